@@ -1,0 +1,38 @@
+# make demo · make test · make paper · make bench · make lint
+PYTHON ?= python3
+CORES ?= $(shell getconf _NPROCESSORS_ONLN)
+SNAKEMAKE = .venv/bin/snakemake --cores $(CORES)
+
+.PHONY: demo test paper bench lint format
+demo: .venv/installed
+	$(SNAKEMAKE) --configfile config/demo.yaml
+	$(SNAKEMAKE) --configfile config/demo.yaml --report results/report.html
+	@cat results/tables/huang2024_table2.md
+	@echo "Figures: results/figures   Report: results/report.html"
+
+test: .venv/installed
+	.venv/bin/python -m pytest
+
+paper: .venv/installed
+	$(SNAKEMAKE) --resources gpu=1
+
+bench: .venv/installed
+	.venv/bin/python benchmark/run.py
+
+lint: .venv/installed
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/snakefmt --check Snakefile workflow
+	.venv/bin/snakemake --lint
+
+format: .venv/installed
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+	.venv/bin/snakefmt Snakefile workflow
+
+.venv/installed: requirements.txt requirements-nodeps.txt pyproject.toml
+	$(PYTHON) -m venv .venv
+	.venv/bin/pip install --disable-pip-version-check -r requirements.txt
+	.venv/bin/pip install --disable-pip-version-check --no-deps -r requirements-nodeps.txt
+	.venv/bin/pip install --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@

@@ -1,0 +1,33 @@
+"""matpretrain: what is pretraining worth for predicting materials properties?
+
+Table of contents, in order of execution. Targets: all (default), tables, figures, matbench, reproduction.
+"""
+
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+
+configfile: "config/config.yaml"
+configfile: "config/datasets.yaml"
+configfile: "config/models.yaml"
+
+
+report: "workflow/report/workflow.rst"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/features.smk"
+include: "workflow/rules/finetune.smk"
+include: "workflow/rules/statistics.smk"
+include: "workflow/rules/figures.smk"
+include: "workflow/rules/reproduction.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        rules.tables.input,
+        rules.figures.input,
+        rules.matbench.input,

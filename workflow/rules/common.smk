@@ -1,0 +1,84 @@
+"""Validation, wildcard constraints and the helpers that several rule files share. No rules."""
+
+import sys
+from pathlib import Path
+
+import jsonschema
+import yaml
+from snakemake.exceptions import WorkflowError
+
+sys.path.insert(0, str(Path(workflow.basedir) / "workflow" / "scripts"))
+from matpretrain.provenance import fingerprint
+
+
+def check_config(config):
+    """Raise one line naming the key for anything that the schema, the registries or the file system contradict."""
+    schema = yaml.safe_load(
+        (Path(workflow.basedir) / "workflow/schemas/config.schema.yaml").read_text()
+    )
+    error = jsonschema.exceptions.best_match(
+        jsonschema.Draft202012Validator(schema).iter_errors(config)
+    )
+    if error:
+        key = ".".join(str(p) for p in error.absolute_path) or "(top level)"
+        raise WorkflowError(
+            f"config key {key}: {error.message}; see config/README.md for the keys and their types"
+        )
+    for kind in ("datasets", "models"):
+        for name in config["benchmark"][kind]:
+            if name not in config[kind]:
+                raise WorkflowError(
+                    f"config key benchmark.{kind}: {name!r} is not in the registry; it has {', '.join(config[kind])}"
+                )
+    for name, entry in config["datasets"].items():
+        if "csv" in entry and not Path(entry["csv"]).is_file():
+            raise WorkflowError(
+                f"config key datasets.{name}.csv: {entry['csv']}: no such file; correct the path"
+            )
+    mirror = config["mirror"]
+    if mirror and not Path(mirror).is_dir():
+        raise WorkflowError(
+            f"config key mirror: {mirror}: no such folder; correct the path or leave it empty to download"
+        )
+
+
+check_config(config)
+
+DATASETS = config["benchmark"]["datasets"]
+MODELS = config["benchmark"]["models"]
+NETWORKS = [m for m, entry in config["models"].items() if "encoder" in entry]
+BASELINES = [m for m, entry in config["models"].items() if "estimator" in entry]
+MATBENCH = [d for d in DATASETS if "matbench" in config["datasets"][d]]
+
+
+wildcard_constraints:
+    dataset="|".join(config["datasets"]),
+    model="|".join(config["models"]),
+    seed=r"\d+",
+
+
+def source_kind(dataset):
+    """Where a dataset comes from: embedded, csv, mirror or download."""
+    entry = config["datasets"][dataset]
+    if "matbench" not in entry:
+        return "csv" if "csv" in entry else "embedded"
+    return "mirror" if config["mirror"] else "download"
+
+
+def seeds_of(model):
+    """Seeds of a model: all for a network, the first for a baseline."""
+    seeds = config["benchmark"]["seeds"]
+    return seeds if model in NETWORKS else seeds[:1]
+
+
+def seed_files(name):
+    """Input function: the file `name` of every seed of the wildcards' dataset and model."""
+    return lambda w: [
+        f"results/finetune/{w.dataset}/{w.model}/seed{seed}/{name}"
+        for seed in seeds_of(w.model)
+    ]
+
+
+def benchmark_files(name, models=MODELS):
+    """The file `name` of every dataset and model of the benchmark."""
+    return [f"results/finetune/{d}/{m}/{name}" for d in DATASETS for m in models]

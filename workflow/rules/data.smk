@@ -1,0 +1,71 @@
+"""Raw data -> validated tables with folds and encoded compositions.
+
+Needs: nothing, a mirror, the network, or a CSV of the user.
+Makes: results/data/{dataset}/table.csv (id, formula, target, fold), compositions.npz; results/data/elements.npy
+"""
+
+
+localrules:
+    download_dataset,
+
+
+rule download_dataset:
+    output:
+        "resources/downloads/{dataset}.json.gz",
+    log:
+        "logs/data/{dataset}/download.log",
+    retries: 1
+    conda:
+        "../../envs/data.yaml"
+    params:
+        name=lambda w: config["datasets"][w.dataset]["matbench"],
+    script:
+        "../scripts/download_dataset.py"
+
+
+def raw_file(wildcards):
+    """The raw file of a dataset, none for embedded data."""
+    entry = config["datasets"][wildcards.dataset]
+    kind = source_kind(wildcards.dataset)
+    if kind == "csv":
+        return {"raw": entry["csv"]}
+    if kind == "mirror":
+        return {"raw": f"{config['mirror']}/{entry['mirror_file']}"}
+    if kind == "download":
+        return {"raw": f"resources/downloads/{wildcards.dataset}.json.gz"}
+    return {}
+
+
+rule prepare_dataset:
+    input:
+        unpack(raw_file),
+    output:
+        table="results/data/{dataset}/table.csv",
+        compositions="results/data/{dataset}/compositions.npz",
+    log:
+        "logs/data/{dataset}/prepare.log",
+    conda:
+        "../../envs/data.yaml"
+    resources:
+        mem_mb=16000,
+        runtime=60,
+    params:
+        entry=lambda w: config["datasets"][w.dataset],
+        kind=lambda w: source_kind(w.dataset),
+        unknown_elements=config["unknown_elements"],
+        code=fingerprint("data", "sources", "composition"),
+    script:
+        "../scripts/prepare_dataset.py"
+
+
+rule export_elements:
+    output:
+        "results/data/elements.npy",
+    log:
+        "logs/data/elements.log",
+    conda:
+        "../../envs/data.yaml"
+    params:
+        code=fingerprint("composition"),
+    script:
+        "../scripts/export_elements.py"

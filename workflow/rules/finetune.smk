@@ -1,0 +1,88 @@
+"""Nested cross-validation: one job trains all outer folds of a (dataset, model, seed).
+
+Needs: results/data, results/features
+Makes: results/finetune/{dataset}/{model}/predictions.csv, and per seed predictions, history and provenance
+"""
+
+
+rule finetune:
+    input:
+        table=rules.prepare_dataset.output.table,
+        compositions=rules.prepare_dataset.output.compositions,
+        elements=rules.export_elements.output[0],
+    output:
+        predictions="results/finetune/{dataset}/{model}/seed{seed}/predictions.csv",
+        history="results/finetune/{dataset}/{model}/seed{seed}/history.csv",
+        provenance="results/finetune/{dataset}/{model}/seed{seed}/provenance.json",
+    log:
+        "logs/finetune/{dataset}/{model}/seed{seed}.log",
+    benchmark:
+        "benchmarks/finetune/{dataset}/{model}/seed{seed}.tsv"
+    wildcard_constraints:
+        model="|".join(NETWORKS),
+    conda:
+        "../../envs/torch.yaml"
+    threads: 5
+    resources:
+        mem_mb=8000,
+        runtime=720,
+        gpu=1,
+    params:
+        encoder=lambda w: config["models"][w.model]["encoder"],
+        recipe=config["recipe"],
+        inner_fraction=config["inner_fraction"],
+        device=config["device"],
+        code=lambda w: fingerprint(
+            "training", "objectives", "data", config["models"][w.model]["encoder"]
+        ),
+    script:
+        "../scripts/finetune.py"
+
+
+rule fit_baseline:
+    input:
+        unpack(
+            lambda w: (
+                {"magpie": f"results/features/{w.dataset}/magpie.npy"}
+                if config["models"][w.model]["features"] == "magpie"
+                else {}
+            )
+        ),
+        table=rules.prepare_dataset.output.table,
+        compositions=rules.prepare_dataset.output.compositions,
+    output:
+        predictions="results/finetune/{dataset}/{model}/seed{seed}/predictions.csv",
+        provenance="results/finetune/{dataset}/{model}/seed{seed}/provenance.json",
+    log:
+        "logs/finetune/{dataset}/{model}/seed{seed}.log",
+    benchmark:
+        "benchmarks/finetune/{dataset}/{model}/seed{seed}.tsv"
+    wildcard_constraints:
+        model="|".join(BASELINES),
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 8
+    resources:
+        mem_mb=16000,
+        runtime=720,
+    params:
+        estimator=lambda w: config["models"][w.model]["estimator"],
+        features=lambda w: config["models"][w.model]["features"],
+        code=fingerprint("composition", "data"),
+    script:
+        "../scripts/fit_baseline.py"
+
+
+rule merge_seeds:
+    input:
+        predictions=seed_files("predictions.csv"),
+    output:
+        "results/finetune/{dataset}/{model}/predictions.csv",
+    log:
+        "logs/finetune/{dataset}/{model}/merge.log",
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        code=fingerprint("statistics", "data"),
+    script:
+        "../scripts/merge_seeds.py"

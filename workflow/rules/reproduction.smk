@@ -1,0 +1,43 @@
+"""A committed snapshot of real runs.
+
+Needs: tables and figures of the configured benchmark
+Makes: docs/reproduction/huang2024_table2.{csv,md}, comparisons, figures and provenance.json
+"""
+
+
+rule snapshot_reproduction:
+    input:
+        csv=rules.tabulate_huang2024.output.csv,
+        md=rules.tabulate_huang2024.output.md,
+        comparisons=rules.compare_models.output[0],
+        scores=rules.score_models.output[0],
+        mae=rules.plot_mae.output[0],
+        parity=expand(
+            "results/figures/parity/{dataset}/{model}.png",
+            dataset=DATASETS,
+            model=TRAINED,
+        ),
+        curves=expand(
+            "results/figures/learning_curves/{dataset}.png",
+            dataset=DATASETS if TRAINED else [],
+        ),
+        tables=expand("results/data/{dataset}/table.csv", dataset=DATASETS),
+    output:
+        provenance="docs/reproduction/provenance.json",
+    log:
+        "logs/reproduction.log",
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        folder="docs/reproduction",
+        datasets=DATASETS,
+        sources={d: source_kind(d) for d in DATASETS},
+        recipe=config["recipe"],
+        seeds=config["benchmark"]["seeds"],
+    script:
+        "../scripts/snapshot_reproduction.py"
+
+
+rule reproduction:
+    input:
+        rules.snapshot_reproduction.output,

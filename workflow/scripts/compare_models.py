@@ -1,0 +1,25 @@
+"""Paired tests between every two models on every dataset, Holm-adjusted over the whole table."""
+
+from itertools import combinations
+
+import pandas as pd
+from matpretrain.data import read_csv, write_csv
+from matpretrain.jobs import job
+from matpretrain.statistics import compare, holm
+
+
+def compare_models(scores, models):
+    """One row per dataset and pair of models; negative differences mean that model_a is better."""
+    rows = []
+    for dataset, part in scores.groupby("dataset", sort=False):
+        present = [m for m in models if m in set(part["model"])]
+        rows += [{"dataset": dataset, "model_a": a, "model_b": b, **compare(part, a, b)} for a, b in combinations(present, 2)]
+    table = pd.DataFrame(rows)
+    for p in ("p", "p_corrected", "p_wilcoxon"):
+        table[f"{p}_holm"] = holm(table[p])
+    return table
+
+
+if __name__ == "__main__":
+    with job(snakemake):
+        write_csv(compare_models(read_csv(snakemake.input.scores), snakemake.params.models), snakemake.output[0])

@@ -1,0 +1,19 @@
+"""Magpie fingerprints [rows, 145] of a dataset."""
+
+import time
+
+import numpy as np
+from matpretrain.composition import Compositions
+from matpretrain.data import atomic_path
+from matpretrain.jobs import job
+from matpretrain.magpie import magpie_features
+
+if __name__ == "__main__":
+    with job(snakemake) as say:
+        with np.load(snakemake.input.compositions) as arrays:
+            compositions = Compositions(**arrays)
+        started = time.perf_counter()
+        features = magpie_features(compositions)
+        say(f"{len(features)} fingerprints in {time.perf_counter() - started:.1f} s")
+        with atomic_path(snakemake.output.features) as temporary:
+            np.save(temporary, features)

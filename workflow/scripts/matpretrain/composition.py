@@ -1,0 +1,133 @@
+"""Chemical formulas as flat arrays.
+
+A set of compositions is stored without padding: node k is one distinct element of one composition, and composition b
+owns the nodes offset[b]:offset[b + 1], in the order in which the formula names its elements.
+"""
+
+from dataclasses import dataclass
+from math import isfinite
+
+import numpy as np
+
+N_ELEMENTS = 118
+
+
+@dataclass(frozen=True)
+class Compositions:
+    """Arrays of B compositions with M nodes in all.
+
+    Attributes:
+        number: [M] uint8 atomic number.
+        amount: [M] float64 amount as written in the formula (not normalised).
+        offset: [B + 1] int64.
+    """
+
+    number: np.ndarray
+    amount: np.ndarray
+    offset: np.ndarray
+
+    def __len__(self):
+        return len(self.offset) - 1
+
+    @property
+    def count(self):
+        """[B] number of distinct elements."""
+        return np.diff(self.offset)
+
+    @property
+    def row(self):
+        """[M] composition to which each node belongs."""
+        return np.repeat(np.arange(len(self)), self.count)
+
+    @property
+    def fraction(self):
+        """[M] atomic fraction of each node, summing to one within a composition."""
+        return self.amount / np.add.reduceat(self.amount, self.offset[:-1])[self.row]
+
+    def arrays(self):
+        """The arrays to be saved, by name; `Compositions(**arrays)` restores them."""
+        return {"number": self.number, "amount": self.amount, "offset": self.offset}
+
+
+def parse_formula(formula):
+    """Parse one formula into (atomic numbers, amounts), merging repeated elements.
+
+    "NaN" is sodium nitride; parentheses, fractions and scientific notation are understood.
+
+    Raises:
+        ValueError: the text is not a formula, names a dummy species or a charged one, or has no atoms.
+    """
+    from pymatgen.core import Composition, Element
+
+    try:
+        composition = Composition(formula)
+    except Exception as error:  # pymatgen raises several types for bad text
+        raise ValueError(f"{formula!r} is not a chemical formula ({error})") from None
+    merged = {}
+    for species, amount in composition.items():
+        if not isinstance(species, Element):
+            raise ValueError(f"{formula!r} contains {species}, which is not an element")
+        merged[species.Z] = merged.get(species.Z, 0.0) + amount
+    if not merged or not all(isfinite(a) and a > 0 for a in merged.values()):
+        raise ValueError(f"{formula!r} holds no atoms")
+    return tuple(merged), tuple(merged.values())
+
+
+def parse_formulas(formulas):
+    """Parse a sequence of B formulas.
+
+    Returns:
+        Compositions, and {position: message} of the formulas that could not be parsed (empty compositions there).
+    """
+    number, amount, offset, problems = [], [], np.zeros(len(formulas) + 1, np.int64), {}
+    for position, formula in enumerate(formulas):
+        try:
+            numbers, amounts = parse_formula(formula)
+            number.extend(numbers)
+            amount.extend(amounts)
+        except ValueError as error:
+            problems[position] = str(error)
+        offset[position + 1] = len(number)
+    return Compositions(np.array(number, np.uint8), np.array(amount, float), offset), problems
+
+
+def take(compositions, rows):
+    """The compositions at `rows`, an integer or boolean array, in that order."""
+    rows = np.arange(len(compositions))[rows]
+    count = compositions.count[rows]
+    offset = np.concatenate([[0], np.cumsum(count)])
+    node = np.arange(offset[-1]) + np.repeat(compositions.offset[rows] - offset[:-1], count)
+    return Compositions(compositions.number[node], compositions.amount[node], offset)
+
+
+def element_fractions(compositions):
+    """[B, 118] atomic fraction of every element: the one-hot composition vector."""
+    vector = np.zeros((len(compositions), N_ELEMENTS))
+    vector[compositions.row, compositions.number.astype(int) - 1] = compositions.fraction
+    return vector
+
+
+def formula_keys(compositions, digits=6):
+    """Hashable key of each composition: its elements by atomic number and fractions rounded to `digits`."""
+    keys = []
+    fraction = np.round(compositions.fraction, digits)
+    for start, stop in zip(compositions.offset[:-1], compositions.offset[1:], strict=True):
+        keys.append(tuple(sorted(zip(compositions.number[start:stop].tolist(), fraction[start:stop].tolist(), strict=True))))
+    return keys
+
+
+def matscholar_vectors():
+    """[119, 200] float32 Matscholar element vectors, row Z for atomic number Z; NaN rows where there is none.
+
+    103 elements, H to Lr, unit norm (Weston et al., J. Chem. Inf. Model. 59, 3692 (2019)), as packaged in matminer.
+    """
+    import json
+    from importlib.resources import files
+
+    from pymatgen.core import Element
+
+    table = json.loads((files("matminer.utils.data_files") / "matscholar_els.json").read_text())
+    vectors = np.full((N_ELEMENTS + 1, len(next(iter(table.values())))), np.nan, np.float32)
+    for symbol, vector in table.items():
+        vectors[Element(symbol).Z] = vector
+    return vectors

@@ -1,0 +1,30 @@
+"""What every script does around its work: a log, a progress line, and one line for a user's mistake."""
+
+import sys
+from contextlib import contextmanager
+
+from matpretrain.data import DataError
+
+
+@contextmanager
+def job(snakemake):
+    """Yield `say(text)`, which writes a line to the terminal and to the log of the job.
+
+    A DataError ends the job with exit status 1 and its one line instead of a traceback.
+    """
+    path = snakemake.log[0] if snakemake.log else None
+    label = " ".join([snakemake.rule, *(str(w) for w in snakemake.wildcards)])
+    if path:
+        open(path, "w").close()
+
+    def say(text):
+        print(f"[{label}] {text}", file=sys.stderr, flush=True)
+        if path:
+            with open(path, "a") as log:  # one short append per line: folds in other processes write here too
+                log.write(f"{text}\n")
+
+    try:
+        yield say
+    except DataError as error:
+        say(f"error: {error}")
+        sys.exit(1)

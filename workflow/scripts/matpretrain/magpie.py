@@ -1,0 +1,146 @@
+"""The Magpie fingerprint: 145 attributes of a composition (Ward et al., npj Comput. Mater. 2, 16028 (2016)).
+
+Six stoichiometric norms, 132 statistics of 22 elemental properties, four mean valence-electron counts and three ionic
+attributes, in the order of matminer's Stoichiometry, ElementProperty ("magpie"), ValenceOrbital ("avg") and
+IonProperty (fast) featurisers, computed for all compositions at once from matminer's element tables. Missing element
+data are imputed by the mean of the table, as matminer does by default.
+"""
+
+import itertools
+from functools import cache
+
+import numpy as np
+
+from matpretrain.composition import N_ELEMENTS, take
+
+NORMS = (0, 2, 3, 5, 7, 10)
+PROPERTIES = (
+    "Number", "MendeleevNumber", "AtomicWeight", "MeltingT", "Column", "Row", "CovalentRadius", "Electronegativity",
+    "NsValence", "NpValence", "NdValence", "NfValence", "NValence",
+    "NsUnfilled", "NpUnfilled", "NdUnfilled", "NfUnfilled", "NUnfilled",
+    "GSvolume_pa", "GSbandgap", "GSmagmom", "SpaceGroupNumber",
+)  # fmt: skip
+STATISTICS = ("minimum", "maximum", "range", "mean", "avg_dev", "mode")
+ORBITALS = ("s", "p", "d", "f")
+CHUNK = 20_000  # compositions at a time, so that memory stays flat
+MANY_STATES = 100_000  # combinations of oxidation states above which the two halves are searched separately
+
+
+def feature_names():
+    """The 145 names, as matminer labels them."""
+    return [
+        *(f"{p}-norm" for p in NORMS),
+        *(f"MagpieData {s} {p}" for p in PROPERTIES for s in STATISTICS),
+        *(f"avg {o} valence electrons" for o in ORBITALS),
+        "compound possible",
+        "max ionic char",
+        "avg ionic char",
+    ]
+
+
+@cache
+def element_tables():
+    """Element data of matminer: properties [119, 22], valence electrons [119, 4], electronegativity [119] (Pauling),
+    and a tuple of 119 tuples of oxidation states. Row Z belongs to atomic number Z."""
+    from matminer.utils.data import MagpieData, PymatgenData
+    from pymatgen.core import Element
+
+    magpie, pymatgen = MagpieData(impute_nan=True), PymatgenData(impute_nan=True)
+    properties = np.full((N_ELEMENTS + 1, len(PROPERTIES)), np.nan)
+    valence = np.full((N_ELEMENTS + 1, len(ORBITALS)), np.nan)
+    electronegativity = np.full(N_ELEMENTS + 1, np.nan)
+    states = [()] * (N_ELEMENTS + 1)
+    for z in range(1, N_ELEMENTS + 1):
+        element = Element.from_Z(z)
+        properties[z] = [magpie.get_elemental_property(element, p) for p in PROPERTIES]
+        valence[z] = [magpie.get_elemental_property(element, f"N{o}Valence") for o in ORBITALS]
+        electronegativity[z] = pymatgen.get_elemental_property(element, "X")
+        states[z] = tuple(float(s) for s in pymatgen.get_oxidation_states(element))
+    return properties, valence, electronegativity, tuple(states)
+
+
+def magpie_features(compositions):
+    """Magpie fingerprint [B, 145] float64 of B compositions, columns as in `feature_names`."""
+    blocks = [np.empty((0, len(feature_names())))]
+    for start in range(0, len(compositions), CHUNK):
+        blocks.append(_features(take(compositions, slice(start, start + CHUNK))))
+    return np.concatenate(blocks)
+
+
+def _features(c):
+    properties, valence, electronegativity, states = element_tables()
+    first, row, number = c.offset[:-1], c.row, c.number.astype(int)
+    fraction = c.fraction[:, None]
+
+    norms = [c.count.astype(float)]
+    norms += [np.add.reduceat(c.fraction**p, first) ** (1 / p) for p in NORMS[1:]]
+
+    value = properties[number]  # [M, 22]
+    low, high = np.minimum.reduceat(value, first), np.maximum.reduceat(value, first)
+    mean = np.add.reduceat(fraction * value, first)
+    deviation = np.add.reduceat(fraction * np.abs(value - mean[row]), first)
+    most = np.maximum.reduceat(c.amount, first)[row]
+    is_mode = np.isclose(c.amount, most)[:, None]
+    mode = np.minimum.reduceat(np.where(is_mode, value, np.inf), first)
+    statistics = np.stack([low, high, high - low, mean, deviation, mode], axis=2).reshape(len(c), -1)
+
+    electrons = np.add.reduceat(fraction * valence[number], first)
+    ionic = _ionic_character(c, electronegativity[number])
+    possible = _compound_possible(c, states).astype(float)
+    return np.column_stack([*norms, statistics, electrons, possible, *ionic])
+
+
+def _ionic_character(c, electronegativity):
+    """Largest and mean ionic character 1 - exp(-(X_a - X_b)^2 / 4) over unordered pairs; zero for single elements."""
+    largest, mean = np.zeros(len(c)), np.zeros(len(c))
+    for n in np.unique(c.count[c.count > 1]):
+        rows = np.flatnonzero(c.count == n)
+        node = c.offset[rows, None] + np.arange(n)
+        a, b = np.triu_indices(n, 1)
+        x, fraction = electronegativity[node], c.fraction[node]
+        character = 1 - np.exp(-0.25 * (x[:, a] - x[:, b]) ** 2)
+        largest[rows] = character.max(1)
+        mean[rows] = (fraction[:, a] * fraction[:, b] * character).sum(1)
+    return largest, mean
+
+
+def _compound_possible(c, states):
+    """Whether one oxidation state per element can make each composition neutral (within 1e-8, as numpy.isclose)."""
+    possible = np.zeros(len(c), bool)
+    possible[c.count == 1] = True
+    for n in np.unique(c.count[c.count > 1]):
+        rows = np.flatnonzero(c.count == n)
+        node = c.offset[rows, None] + np.arange(n)
+        number, amount = c.number[node], c.amount[node]
+        systems, system_of = np.unique(number, axis=0, return_inverse=True)
+        order = np.argsort(system_of.ravel(), kind="stable")
+        starts = np.searchsorted(system_of.ravel()[order], np.arange(len(systems) + 1))
+        for system, start, stop in zip(systems.tolist(), starts[:-1], starts[1:], strict=True):
+            members = order[start:stop]
+            possible[rows[members]] = _neutral([states[z] for z in system], amount[members])
+    return possible
+
+
+def _neutral(states, amount):
+    """[G] whether any choice of one of states[k] for each of n elements balances amount [G, n]."""
+    half = len(states) // 2
+    if np.prod([float(len(s)) for s in states]) <= MANY_STATES:
+        charge = amount @ _combinations(states).T
+        return (np.abs(charge) <= 1e-8).any(1)
+    left = amount[:, :half] @ _combinations(states[:half]).T
+    right = np.sort(-(amount[:, half:] @ _combinations(states[half:]).T), axis=1)
+    found = np.zeros(len(amount), bool)
+    for g in range(len(amount)):
+        nearest = np.searchsorted(right[g], left[g] - 1e-8)
+        inside = nearest < right.shape[1]
+        found[g] = (right[g][nearest[inside]] <= left[g][inside] + 1e-8).any()
+    return found
+
+
+@cache
+def _combinations_of(states):
+    return np.array(list(itertools.product(*states))).reshape(-1, len(states))
+
+
+def _combinations(states):
+    return _combinations_of(tuple(states))

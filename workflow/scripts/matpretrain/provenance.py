@@ -1,0 +1,78 @@
+"""What a result was made from: code fingerprints, versions, input hashes."""
+
+import ast
+import hashlib
+import json
+import platform
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parent
+REPORTED = ("torch", "numpy", "numba", "scipy", "pandas", "scikit-learn", "pymatgen", "matminer")
+
+
+@cache
+def fingerprint(*modules):
+    """Twelve hexadecimal digits that change when the behaviour of these modules may change.
+
+    The hash covers the syntax trees, without comments and docstrings, of the named modules of the package and of
+    every module of the package that they import, directly or not.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(_closure(modules)):
+        digest.update(name.encode() + b"\0" + ast.dump(_tree(name)).encode())
+    return digest.hexdigest()[:12]
+
+
+def _closure(modules):
+    seen, todo = set(), list(modules)
+    while todo:
+        name = todo.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        for node in ast.walk(_tree(name)):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == PACKAGE.name:
+                below = node.module.split(".")[1:]
+                todo += below or [alias.name for alias in node.names]
+    return seen
+
+
+@cache
+def _tree(name):
+    tree = ast.parse((PACKAGE / f"{name}.py").read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:]
+    return tree
+
+
+def environment():
+    """Versions of Python and of the packages that decide numbers, as far as they are installed."""
+    versions = {"python": platform.python_version()}
+    for package in REPORTED:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+def processor():
+    """Name of the CPU."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def write_json(record, path):
+    """Write a dictionary as indented JSON, atomically."""
+    from matpretrain.data import atomic_path
+
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(record, indent=2) + "\n")

@@ -1,0 +1,161 @@
+"""Roost: representation learning from stoichiometry (Goodall and Lee, Nat. Commun. 11, 6280 (2020)).
+
+The sizes are those of Huang, Magar and Barati Farimani (2024): width 64, three message-passing layers of three heads,
+three pooling heads, a residual trunk 64 -> 1024 -> 512 -> 256 and a residual output head 256 -> 128 -> 64 -> n.
+"""
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from matpretrain.attention import attend
+
+WIDTH, HEADS, HIDDEN = 64, 3, 256
+TRUNK, HEAD = (1024, 512), (128, 64)
+REPRESENTATION = 256
+
+
+class Batch:
+    """Packed compositions: node arrays of length M, composition b owns nodes offset[b]:offset[b + 1].
+
+    Attributes:
+        element: [M] int64 row of the element table.
+        fraction: [M] atomic fraction of each node.
+        offset: [B + 1] int64.
+    """
+
+    __slots__ = ("element", "fraction", "offset")
+
+    def __init__(self, element, fraction, offset):
+        self.element, self.fraction, self.offset = element, fraction, offset
+
+
+class CompositionInputs:
+    """All compositions of a dataset on one device; indexing with rows [B] (int64) returns their `Batch`.
+
+    Args:
+        compositions: `composition.Compositions`, or anything with its number, fraction and offset.
+    """
+
+    def __init__(self, compositions, device="cpu", dtype=torch.float32):
+        self.element = torch.as_tensor(compositions.number, dtype=torch.int64, device=device)
+        self.fraction = torch.as_tensor(compositions.fraction, dtype=dtype, device=device)
+        self.offset = torch.as_tensor(compositions.offset, dtype=torch.int64, device=device)
+
+    def __len__(self):
+        return len(self.offset) - 1
+
+    def __getitem__(self, rows):
+        start = self.offset[rows]
+        count = self.offset[rows + 1] - start
+        offset = F.pad(count.cumsum(0), (1, 0))
+        node = torch.arange(int(offset[-1]), device=offset.device) + torch.repeat_interleave(start - offset[:-1], count)
+        return Batch(self.element[node], self.fraction[node], offset)
+
+
+def _uniform(*shape, fan_in):
+    """The default initialisation of a torch linear layer: U(-1/sqrt(fan_in), 1/sqrt(fan_in))."""
+    bound = 1 / math.sqrt(fan_in)
+    return nn.Parameter(torch.empty(*shape).uniform_(-bound, bound))
+
+
+class WeightedAttention(nn.Module):
+    """Multi-head soft attention weighted by stoichiometry, averaged over heads.
+
+    Gate (in -> 256 -> 1) and message (in -> 256 -> 64) networks of all heads are stored as one block each. With
+    `pairwise` the networks see [h_i || h_j] (message passing), else h_j alone (pooling into one vector).
+    """
+
+    def __init__(self, pairwise):
+        super().__init__()
+        fan_in = 2 * WIDTH if pairwise else WIDTH
+        hidden = HEADS * 2 * HIDDEN  # laid out as [head, gate | message, unit]
+        self.receiver = _uniform(hidden, WIDTH, fan_in=fan_in) if pairwise else None
+        self.sender = _uniform(hidden, WIDTH, fan_in=fan_in)
+        self.bias = _uniform(hidden, fan_in=fan_in)
+        self.gate = _uniform(HEADS, HIDDEN, fan_in=HIDDEN)
+        # The gate's bias cancels in the softmax; it is kept because the published model counts it.
+        self.gate_bias = _uniform(HEADS, fan_in=HIDDEN)
+        self.message = _uniform(WIDTH, HEADS, HIDDEN, fan_in=HIDDEN)
+        self.message_bias = _uniform(HEADS, WIDTH, fan_in=HIDDEN)
+        self.power = nn.Parameter(torch.randn(HEADS))
+
+    def forward(self, h, log_fraction, offset):
+        """h [M, 64], log_fraction [M], offset [B + 1] -> [M, 64] (message passing) or [B, 64] (pooling)."""
+        shape = (-1, HEADS, 2, HIDDEN)
+        sender = F.linear(h, self.sender)
+        if self.receiver is not None:
+            receiver, receiver_offset = F.linear(h, self.receiver, self.bias), offset
+        else:
+            n_compositions = len(offset) - 1
+            receiver = self.bias.to(sender.dtype).expand(n_compositions, -1)
+            receiver_offset = torch.arange(n_compositions + 1, device=offset.device)
+        message, total = attend(
+            receiver.reshape(shape),
+            sender.view(shape),
+            self.gate,
+            log_fraction[:, None] * self.power,
+            receiver_offset,
+            offset,
+        )
+        return (F.linear(message.flatten(1), self.message.flatten(1)) + total @ self.message_bias) / HEADS
+
+
+class ResidualBlock(nn.Module):
+    """y = ReLU(W x + b) + R x, with R the identity where the widths agree."""
+
+    def __init__(self, n_in, n_out):
+        super().__init__()
+        self.linear = nn.Linear(n_in, n_out)
+        self.skip = nn.Linear(n_in, n_out, bias=False) if n_in != n_out else nn.Identity()
+
+    def forward(self, x):
+        return F.relu(self.linear(x)) + self.skip(x)
+
+
+class RoostEncoder(nn.Module):
+    """Composition -> 256-dimensional representation (before its ReLU).
+
+    Args:
+        element_vectors: [Z, 200] fixed element vectors, one row per value of `Batch.element`.
+    """
+
+    def __init__(self, element_vectors):
+        super().__init__()
+        self.register_buffer("element_vectors", torch.as_tensor(element_vectors, dtype=torch.float32))
+        self.embedding = nn.Linear(self.element_vectors.shape[1], WIDTH - 1)
+        self.layers = nn.ModuleList(WeightedAttention(pairwise=True) for _ in range(3))
+        self.pooling = WeightedAttention(pairwise=False)
+        widths = (WIDTH, *TRUNK)
+        self.trunk = nn.Sequential(
+            *(ResidualBlock(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)),
+            nn.Linear(widths[-1], REPRESENTATION),
+        )
+
+    def forward(self, batch):
+        """Batch of B compositions -> [B, 256]."""
+        table = self.embedding(self.element_vectors)
+        fraction = batch.fraction.to(table.dtype)
+        h = torch.cat([table[batch.element], fraction[:, None]], 1)
+        log_fraction = fraction.log()
+        for layer in self.layers:
+            h = h + layer(h, log_fraction, batch.offset)
+        return self.trunk(self.pooling(h, log_fraction, batch.offset))
+
+
+class Roost(nn.Module):
+    """Encoder and output head: Batch -> [B, n_outputs] (2,302,096 parameters with one output)."""
+
+    def __init__(self, element_vectors, n_outputs=1):
+        super().__init__()
+        self.encoder = RoostEncoder(element_vectors)
+        widths = (REPRESENTATION, *HEAD)
+        self.head = nn.Sequential(
+            *(ResidualBlock(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)),
+            nn.Linear(widths[-1], n_outputs),
+        )
+
+    def forward(self, batch):
+        return self.head(F.relu(self.encoder(batch)))

@@ -1,0 +1,116 @@
+"""Where tables come from: Matbench through matminer, and the data that pymatgen and matminer carry with them."""
+
+import gzip
+import json
+import tarfile
+import time
+from importlib.resources import files
+
+import pandas as pd
+
+from matpretrain.data import DataError, atomic_path, check_hash
+
+TRIES = 4
+WAIT = 2.0  # seconds before the second try, doubled each time
+
+
+def matbench_row_ids(name, n_rows):
+    """Official Matbench ids: mb-steels-001, counted from one, zero-padded to the number of digits of n_rows."""
+    prefix = name.replace("matbench", "mb").replace("_", "-")
+    return [f"{prefix}-{i:0{len(str(n_rows))}d}" for i in range(1, n_rows + 1)]
+
+
+def download(name, path):
+    """Download a matminer dataset with matminer's own loader, hash-checked, retried and renamed into place.
+
+    Raises:
+        DataError: unknown dataset, host unreachable, or wrong hash after all tries.
+    """
+    from matminer.datasets.utils import _fetch_external_dataset, _load_dataset_dict
+
+    registry = _load_dataset_dict()
+    if name not in registry:
+        raise DataError(f"{name}: not a matminer dataset; see matminer.datasets.get_available_datasets()")
+    entry = registry[name]
+    with atomic_path(path) as temporary:
+        for attempt in range(1, TRIES + 1):
+            try:
+                # matminer's loader sleeps a minute per retry and only checks the hash: fetch with it, check here.
+                _fetch_external_dataset(entry["url"], str(temporary))
+                check_hash(temporary, entry["hash"])
+                return
+            except Exception as error:
+                reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
+                if attempt == TRIES:
+                    raise DataError(
+                        f"{name}: {entry['url']} could not be downloaded after {TRIES} tries ({reason}); "
+                        "check the network or proxy, or set mirror: DIR to a folder that holds the tables"
+                    ) from None
+                time.sleep(WAIT * 2 ** (attempt - 1))
+
+
+def read_matbench(name, path, target):
+    """Table (id, formula, target) of a downloaded Matbench file in official order.
+
+    The composition of a structure is summed from its sites without building pymatgen structures, which keeps
+    matbench_mp_e_form (132,752 structures) within memory.
+
+    Raises:
+        DataError: the file does not hold the expected columns.
+    """
+    opener = gzip.open if str(path).endswith(".gz") else open
+    try:
+        with opener(path, "rt") as handle:
+            content = json.load(handle)
+        columns = content["columns"]
+        position = columns.index(target)
+        source = next(c for c in ("composition", "structure") if c in columns)
+    except (OSError, EOFError, ValueError, KeyError, StopIteration) as error:
+        raise DataError(f"{path}: not the matminer file of {name} ({error}); delete it and run again") from None
+    where = columns.index(source)
+    formulas = [row[where] if source == "composition" else structure_formula(row[where]) for row in content["data"]]
+    targets = [row[position] for row in content["data"]]
+    return pd.DataFrame({"id": matbench_row_ids(name, len(formulas)), "formula": formulas, "target": targets})
+
+
+def structure_formula(structure):
+    """Formula of a serialised pymatgen structure (a dictionary): elements in alphabetical order with their amounts."""
+    amounts = {}
+    for site in structure["sites"]:
+        for species in site["species"]:
+            amounts[species["element"]] = amounts.get(species["element"], 0) + species["occu"]
+    return "".join(f"{element}{amount:.10g}" for element, amount in sorted(amounts.items()))
+
+
+def _experimental_formation_energy():
+    """2,135 measured formation energies (eV per atom) that pymatgen fits its corrections to."""
+    path = files("pymatgen.analysis.compatibility") / "exp_compounds.json.gz"
+    from pymatgen.core import Composition
+
+    records = json.loads(gzip.decompress(path.read_bytes()))
+    table = pd.DataFrame({"formula": [r["formula"] for r in records]})
+    table["id"] = [r["mpid"] or f"exp-{i + 1}" for i, r in enumerate(records)]
+    table["target"] = [r["exp energy"] / Composition(r["formula"]).num_atoms for r in records]
+    table["id"] = table["id"].where(~table["id"].duplicated(keep=False), table["id"] + "-" + table["formula"])
+    return table[["id", "formula", "target"]]
+
+
+def _transport(column):
+    """47,737 Materials Project entries with computed transport coefficients (Ricci et al., Sci. Data 4, 170085)."""
+    path = files("matminer.utils.data_files") / "mp_transport" / "transport_database.tar.xz"
+    with path.open("rb") as handle, tarfile.open(fileobj=handle, mode="r:xz") as archive:
+        table = pd.read_csv(archive.extractfile("transport_database.csv"), keep_default_na=False)
+    table = pd.DataFrame({"id": table["mp_id"], "formula": table["pretty_formula"], "target": table[column]})
+    return table[table["target"] != ""].reset_index(drop=True)
+
+
+EMBEDDED = {
+    "pymatgen_exp_formation_energy": _experimental_formation_energy,
+    "matminer_transport_seebeck_p": lambda: _transport("S_p"),
+}
+
+
+def read_embedded(name):
+    """Table (id, formula, target) of an embedded dataset, a key of EMBEDDED."""
+    return EMBEDDED[name]()
+

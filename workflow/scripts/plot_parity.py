@@ -1,0 +1,18 @@
+"""Parity plot of one model on one dataset, test parts of all folds, seeds averaged."""
+
+import numpy as np
+from matpretrain import plots
+from matpretrain.data import read_csv
+from matpretrain.jobs import job
+from matpretrain.statistics import total_std
+
+if __name__ == "__main__":
+    with job(snakemake):
+        p = snakemake.params
+        test = read_csv(snakemake.input.predictions, dtype={"id": str}).query("part == 'test'")
+        mean = test.groupby("id", sort=False).agg({"target": "first", "prediction": "mean"})
+        std = total_std(test).reindex(mean.index).to_numpy()
+        std = None if np.isnan(std).any() else std
+        plots.style()
+        figure = plots.parity(mean["target"].to_numpy(), mean["prediction"].to_numpy(), std, p.quantity, p.unit, p.title)
+        plots.save(figure, snakemake.output[0])

@@ -1,0 +1,62 @@
+"""Any source -> table.csv (id, formula, target, fold) and compositions.npz, validated."""
+
+import numpy as np
+from matpretrain.composition import formula_keys, matscholar_vectors
+from matpretrain.data import DataError, atomic_path, check_hash, encode, outer_folds, read_table, write_csv
+from matpretrain.data import check_targets as check
+from matpretrain.jobs import job
+from matpretrain.sources import read_embedded, read_matbench
+
+
+def read(name, entry, path, kind):
+    """Table (id, formula, target) of a registry entry; kind is csv, mirror, download or embedded."""
+    if kind == "embedded":
+        return check(read_embedded(entry["embedded"]), f"embedded dataset {entry['embedded']}")
+    if kind == "download":
+        return check(read_matbench(entry["matbench"], path, entry["target"]), path)
+    expected = entry.get("sha256") if kind == "csv" else entry["mirror_sha256"]
+    if expected:
+        check_hash(path, expected)
+    if kind == "mirror":
+        return read_table(path, "target")
+    return read_table(path, entry["target"], entry.get("formula", "formula"), entry.get("id", "id"))
+
+
+def prepare_dataset(name, entry, path, kind, unknown_elements, table_path, compositions_path, say):
+    """Validate a dataset, assign its outer folds and encode its formulas."""
+    where = path or f"dataset {name}"
+    table = read(name, entry, path, kind)
+    expected = entry.get("n_samples")
+    if expected and len(table) != expected:
+        raise DataError(f"{where}: {len(table)} rows, the registry says n_samples: {expected}; fetch the file again or correct it")
+    known = ~np.isnan(matscholar_vectors()).any(1)
+    table, compositions, dropped = encode(table, where, known, unknown_elements)
+    for line in dropped:
+        say(f"dropped: {line}")
+    groups = formula_keys(compositions) if entry.get("split") == "group_by_formula" else None
+    if groups:
+        first = {}
+        groups = [first.setdefault(key, len(first)) for key in groups]
+    try:
+        fold = outer_folds(len(table), entry.get("n_folds", 5), entry.get("split_seed", 18012019), groups)
+    except ValueError as error:
+        raise DataError(f"{where}: {error}; add rows or set a smaller n_folds") from None
+    distinct = len(set(formula_keys(compositions)))
+    say(f"{len(table)} rows, {distinct} distinct compositions, {len(dropped)} dropped, from {where} ({kind})")
+    with atomic_path(compositions_path) as temporary:
+        np.savez(temporary, **compositions.arrays())
+    write_csv(table.assign(fold=fold), table_path)
+
+
+if __name__ == "__main__":
+    with job(snakemake) as say:
+        prepare_dataset(
+            name=snakemake.wildcards.dataset,
+            entry=snakemake.params.entry,
+            path=str(snakemake.input.raw) if snakemake.input.get("raw") else None,
+            kind=snakemake.params.kind,
+            unknown_elements=snakemake.params.unknown_elements,
+            table_path=snakemake.output.table,
+            compositions_path=snakemake.output.compositions,
+            say=say,
+        )

@@ -1,0 +1,54 @@
+"""Record the test predictions of a model through Matbench's own benchmark class, ready for a leaderboard submission."""
+
+import logging
+from pathlib import Path
+
+import pandas as pd
+from matpretrain.data import DataError, atomic_path, read_csv
+from matpretrain.jobs import job
+from matpretrain.statistics import ensemble
+
+
+def record_matbench(tables, predictions, metadata):
+    """Matbench benchmark with all folds of the given tasks recorded and validated.
+
+    Args:
+        tables: {task: data frame (id, formula, target)} in official order.
+        predictions: {task: predictions data frame}; seeds are averaged.
+        metadata: dictionary stored with the benchmark.
+
+    Raises:
+        DataError: a test row without a prediction.
+    """
+    logging.disable(logging.INFO)
+    from matbench.bench import MatbenchBenchmark
+
+    benchmark = MatbenchBenchmark(autoload=False, subset=list(tables))
+    for task in benchmark.tasks:
+        name = task.dataset_name
+        table = tables[name].set_index("id")
+        inputs = pd.Series(table["formula"], name=task.metadata.input_type)
+        task.df = pd.concat([inputs, table["target"].rename(task.metadata.target)], axis=1)
+        mean = ensemble(predictions[name].query("part == 'test'"))
+        by_fold = {fold: group.set_index("id")["prediction"] for fold, group in mean.groupby("fold")}
+        for fold in task.folds:
+            test = task.get_test_data(fold).index
+            missing = test.difference(by_fold[fold].index)
+            if len(missing):
+                raise DataError(f"{name}: fold {fold} has no prediction for {missing[0]}; the folds are not the official ones")
+            task.record(fold, by_fold[fold].loc[test].tolist())
+    benchmark.add_metadata(metadata)
+    if not benchmark.is_valid:
+        raise DataError(f"{', '.join(tables)}: Matbench does not accept the recorded predictions; run its validate() for the reason")
+    return benchmark
+
+
+if __name__ == "__main__":
+    with job(snakemake) as say:
+        names = snakemake.params.tasks
+        tables = {n: read_csv(p, dtype={"id": str, "formula": str}) for n, p in zip(names, snakemake.input.tables, strict=True)}
+        results = {n: read_csv(p, dtype={"id": str}) for n, p in zip(names, snakemake.input.predictions, strict=True)}
+        benchmark = record_matbench(tables, results, snakemake.params.metadata)
+        with atomic_path(snakemake.output[0]) as temporary:
+            benchmark.to_file(str(temporary))
+        say(f"{len(names)} tasks recorded and valid: {Path(snakemake.output[0]).name}")

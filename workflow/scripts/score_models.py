@@ -1,0 +1,19 @@
+"""Tidy scores of every (dataset, model, seed, fold) from the predictions."""
+
+from pathlib import Path
+
+import pandas as pd
+from matpretrain.data import read_csv, write_csv
+from matpretrain.jobs import job
+from matpretrain.statistics import fold_scores
+
+if __name__ == "__main__":
+    with job(snakemake):
+        parts = []
+        for path in snakemake.input.predictions:
+            dataset, model = Path(path).parts[-3:-1]
+            scores = fold_scores(read_csv(path, dtype={"id": str}))
+            scores.insert(0, "dataset", dataset)
+            scores.insert(1, "model", model)
+            parts.append(scores.assign(unit=snakemake.params.units[dataset]))
+        write_csv(pd.concat(parts), snakemake.output[0])

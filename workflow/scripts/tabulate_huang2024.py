@@ -1,0 +1,123 @@
+"""Table 2 of Huang, Magar and Barati Farimani (2024): our MAE beside the paper's and the published Matbench ones."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+from matpretrain.data import atomic_path, read_csv, write_csv
+from matpretrain.jobs import job
+from matpretrain.statistics import ensemble, fold_scores, summarise
+
+COLUMNS = [
+    "dataset", "model", "mae_mean", "mae_std", "n_folds", "n_seeds", "paper_mean", "paper_std", "suspect",
+    "device", "wall_seconds", "code_version",
+]  # fmt: skip
+PUBLISHED = {"dummy": "Matbench dummy", "rf": "Matbench RF", "CrabNet": "CrabNet", "Finder_v1.2_composition": "Finder"}
+
+
+def provenance(paths):
+    """{(dataset, model): device, wall time (s, all seeds), code version} from the records of all seeds."""
+    records = {}
+    for path in paths:
+        records.setdefault(Path(path).parts[-4:-2], []).append(json.loads(Path(path).read_text()))
+    return {
+        key: {
+            "device": "; ".join(sorted({r["device"] for r in seeds})),
+            "wall_seconds": round(sum(r["wall_seconds"] for r in seeds), 1),
+            "code_version": "; ".join(sorted({r["code_version"] for r in seeds})),
+        }
+        for key, seeds in records.items()
+    }
+
+
+def our_rows(prediction_paths, made):
+    """One row per dataset and model, and one more for the ensemble where several seeds were trained."""
+    rows = []
+    for path in prediction_paths:
+        dataset, model = Path(path).parts[-3:-1]
+        test = read_csv(path, dtype={"id": str}).query("part == 'test'")
+        how = made[dataset, model]
+        rows.append({"dataset": dataset, "model": model, **summarise(fold_scores(test)), **how})
+        if test["seed"].nunique() > 1:
+            together = summarise(fold_scores(ensemble(test).assign(seed=0)))
+            rows.append({"dataset": dataset, "model": f"{model}-ensemble", **together, "n_seeds": test["seed"].nunique(), **how})
+    return pd.DataFrame(rows)
+
+
+def tabulate(ours, paper):
+    """Our rows with the paper's columns; models that only the paper has keep our columns empty."""
+    datasets = list(dict.fromkeys(ours["dataset"]))
+    table = ours.merge(paper.drop(columns="unit"), on=["dataset", "model"], how="outer")
+    table = table[table["dataset"].isin(datasets)]
+    rank = {d: i for i, d in enumerate(datasets)}
+    models = list(dict.fromkeys([*ours["model"], *paper["model"]]))
+    table = table.sort_values(
+        ["dataset", "model"], key=lambda c: c.map(rank if c.name == "dataset" else {m: i for i, m in enumerate(models)})
+    )
+    return table[COLUMNS].astype({"n_folds": "Int64", "n_seeds": "Int64"})
+
+
+def number(mean, std, scale):
+    """mean ± std with digits fit for the size of the target; empty where there is no mean."""
+    if pd.isna(mean):
+        return ""
+    digits = 1 if scale >= 100 else 2 if scale >= 10 else 4
+    return f"{mean:.{digits}f}" + ("" if pd.isna(std) else f" ± {std:.{digits}f}")
+
+
+def markdown(table, published, labels, units):
+    """The table for readers: one row per dataset, one column per model and source."""
+    ours = [m for m in dict.fromkeys(table["model"]) if table.loc[table["model"] == m, "mae_mean"].notna().any()]
+    in_paper = [m for m in dict.fromkeys(table["model"]) if table.loc[table["model"] == m, "paper_mean"].notna().any()]
+    columns = []  # (heading, function of a dataset)
+    cell = table.set_index(["dataset", "model"])
+
+    def get(dataset, model, mean, std, scale):
+        if (dataset, model) not in cell.index:
+            return ""
+        row = cell.loc[(dataset, model)]
+        text = number(row[mean], row[std], scale)
+        marked = mean == "paper_mean" and isinstance(row["suspect"], str) and row["suspect"] and text
+        return f"{text} (!)" if marked else text
+
+    def label(model):
+        base = model.removesuffix("-ensemble")
+        return labels.get(base, base) + (" ensemble" if base != model else "")
+
+    for model in ours:
+        columns.append((f"{label(model)}, ours", lambda d, s, m=model: get(d, m, "mae_mean", "mae_std", s)))
+        if model in in_paper:
+            columns.append((f"{label(model)}, paper", lambda d, s, m=model: get(d, m, "paper_mean", "paper_std", s)))
+    known = published.set_index(["dataset", "submission"])
+    for name, heading in PUBLISHED.items():
+        columns.append(
+            (
+                f"{heading}, published",
+                lambda d, s, n=name: number(*known.loc[(d, n), ["mean", "std_population"]], s) if (d, n) in known.index else "",
+            )
+        )
+    lines = ["| dataset | unit | " + " | ".join(h for h, _ in columns) + " |", "|---" * (len(columns) + 2) + "|"]
+    for dataset in dict.fromkeys(table["dataset"]):
+        values = table.loc[table["dataset"] == dataset, ["mae_mean", "paper_mean"]].max().max()
+        cells = [f(dataset, values) for _, f in columns]
+        lines.append(f"| {labels.get(dataset, dataset)} | {units[dataset]} | " + " | ".join(cells) + " |")
+    seeds = table["n_seeds"].dropna().max()
+    notes = [
+        "MAE, mean ± population standard deviation over the five official folds (test parts).",
+        f"Networks: mean over up to {seeds} seeds of single models; the ensemble averages the seeds' predictions first.",
+    ]
+    marked = table[table["suspect"].fillna("").astype(bool)]
+    notes += [f"(!) {labels.get(r.dataset, r.dataset)}, {label(r.model)}: {r.suspect}." for r in marked.itertuples()]
+    return "\n".join(lines) + "\n\n" + "\n".join(f"* {n}" for n in notes) + "\n"
+
+
+if __name__ == "__main__":
+    with job(snakemake):
+        p = snakemake.params
+        paper = pd.concat(
+            [read_csv(snakemake.input.table2), read_csv(snakemake.input.table3).query("model == 'dummy'")], ignore_index=True
+        )
+        table = tabulate(our_rows(snakemake.input.predictions, provenance(snakemake.input.provenance)), paper)
+        write_csv(table, snakemake.output.csv)
+        with atomic_path(snakemake.output.md) as temporary:
+            temporary.write_text(markdown(table, read_csv(snakemake.input.published), p.labels, p.units))
