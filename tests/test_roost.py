@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 import torch
+from naive_roost import naive_roost
+
 from matpretrain import attention, roost
 from matpretrain.composition import matscholar_vectors, parse_formulas
-from naive_roost import naive_roost
 
 STEEL = "Fe0.620C0.000953Mn0.000521Si0.00102Cr0.000110Ni0.192Mo0.0176V0.000112Nb0.0000616Co0.146Al0.00318Ti0.0185"
 FORMULAS = ["Fe", "NaN", "Fe2O3", "BaTiO3", "K0.5Na0.5NbO3", "CaMgSi2O6", "La0.7Sr0.3Mn0.9Co0.1O3", STEEL, "H2O", "Si"]
@@ -38,7 +39,9 @@ def gradients(output, model):
 
 
 def test_parameter_counts_are_the_published_ones(vectors):
-    count = lambda m: sum(p.numel() for p in m.parameters())
+    def count(m):
+        return sum(p.numel() for p in m.parameters())
+
     model = roost.Roost(vectors)
     assert count(model) == 2_302_096
     assert count(roost.Roost(vectors, 2)) == 2_302_161

@@ -48,7 +48,15 @@ DATASETS = config["benchmark"]["datasets"]
 MODELS = config["benchmark"]["models"]
 NETWORKS = [m for m, entry in config["models"].items() if "encoder" in entry]
 BASELINES = [m for m, entry in config["models"].items() if "estimator" in entry]
+TRAINED = [m for m in MODELS if m in NETWORKS]
 MATBENCH = [d for d in DATASETS if "matbench" in config["datasets"][d]]
+
+LABELS = {
+    name: entry.get("label", name)
+    for kind in ("datasets", "models")
+    for name, entry in config[kind].items()
+}
+UNITS = {name: entry["unit"] for name, entry in config["datasets"].items()}
 
 
 wildcard_constraints:
@@ -63,6 +71,26 @@ def source_kind(dataset):
     if "matbench" not in entry:
         return "csv" if "csv" in entry else "embedded"
     return "mirror" if config["mirror"] else "download"
+
+
+def raw_file(wildcards):
+    """The raw file of a dataset, none for embedded data."""
+    entry = config["datasets"][wildcards.dataset]
+    kind = source_kind(wildcards.dataset)
+    if kind == "csv":
+        return {"raw": entry["csv"]}
+    if kind == "mirror":
+        return {"raw": f"{config['mirror']}/{entry['mirror_file']}"}
+    if kind == "download":
+        return {"raw": f"resources/downloads/{wildcards.dataset}.json.gz"}
+    return {}
+
+
+def quantity(dataset):
+    """What the target of a dataset is, in words."""
+    return config["datasets"][dataset].get(
+        "property", config["datasets"][dataset]["target"]
+    )
 
 
 def seeds_of(model):

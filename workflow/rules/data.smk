@@ -23,19 +23,6 @@ rule download_dataset:
         "../scripts/download_dataset.py"
 
 
-def raw_file(wildcards):
-    """The raw file of a dataset, none for embedded data."""
-    entry = config["datasets"][wildcards.dataset]
-    kind = source_kind(wildcards.dataset)
-    if kind == "csv":
-        return {"raw": entry["csv"]}
-    if kind == "mirror":
-        return {"raw": f"{config['mirror']}/{entry['mirror_file']}"}
-    if kind == "download":
-        return {"raw": f"resources/downloads/{wildcards.dataset}.json.gz"}
-    return {}
-
-
 rule prepare_dataset:
     input:
         unpack(raw_file),

@@ -4,15 +4,6 @@ Needs: results/finetune/{dataset}/{model}/predictions.csv, histories of the netw
 Makes: results/figures/parity/{dataset}/{model}.png, results/figures/learning_curves/{dataset}.png, results/figures/mae.png
 """
 
-TRAINED = [m for m in MODELS if m in NETWORKS]
-
-
-def quantity(dataset):
-    """What the target of a dataset is, in words."""
-    return config["datasets"][dataset].get(
-        "property", config["datasets"][dataset]["target"]
-    )
-
 
 rule plot_parity:
     input:

@@ -29,7 +29,7 @@ rule snapshot_reproduction:
     conda:
         "../../envs/analysis.yaml"
     params:
-        folder="docs/reproduction",
+        folder=lambda w, output: str(Path(output.provenance).parent),
         datasets=DATASETS,
         sources={d: source_kind(d) for d in DATASETS},
         recipe=config["recipe"],

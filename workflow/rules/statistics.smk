@@ -4,13 +4,6 @@ Needs: results/finetune/{dataset}/{model}/predictions.csv
 Makes: results/scores.csv, results/comparisons.csv, results/tables/huang2024_table2.{csv,md}, results/matbench/{model}.json.gz
 """
 
-LABELS = {
-    name: entry.get("label", name)
-    for kind in ("datasets", "models")
-    for name, entry in config[kind].items()
-}
-UNITS = {name: entry["unit"] for name, entry in config["datasets"].items()}
-
 
 rule score_models:
     input:
@@ -90,7 +83,7 @@ rule record_matbench:
     log:
         "logs/statistics/matbench_{model}.log",
     conda:
-        "../../envs/analysis.yaml"
+        "../../envs/matbench.yaml"
     params:
         tasks=MATBENCH,
         metadata=lambda w: {

@@ -1,6 +1,7 @@
 """Element vectors as an array, so that training needs no chemistry package."""
 
 import numpy as np
+
 from matpretrain.composition import matscholar_vectors
 from matpretrain.data import atomic_path
 from matpretrain.jobs import job

@@ -3,6 +3,7 @@
 import time
 
 import numpy as np
+
 from matpretrain.composition import Compositions
 from matpretrain.data import atomic_path
 from matpretrain.jobs import job

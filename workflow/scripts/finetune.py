@@ -9,6 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 import numpy as np
 import pandas as pd
 import torch
+
 from matpretrain import roost
 from matpretrain.composition import Compositions
 from matpretrain.data import inner_split, read_csv, write_csv

@@ -4,6 +4,7 @@ import time
 
 import numpy as np
 import pandas as pd
+
 from matpretrain.composition import Compositions, element_fractions
 from matpretrain.data import read_csv, write_csv
 from matpretrain.jobs import job

@@ -1,6 +1,7 @@
 """Predictions of all seeds of a model in one file; their spread is the epistemic uncertainty."""
 
 import pandas as pd
+
 from matpretrain.data import read_csv, write_csv
 from matpretrain.jobs import job
 from matpretrain.statistics import epistemic_std

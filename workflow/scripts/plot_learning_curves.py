@@ -1,6 +1,7 @@
 """Learning curves of the networks on one dataset."""
 
 import pandas as pd
+
 from matpretrain import plots
 from matpretrain.data import read_csv
 from matpretrain.jobs import job

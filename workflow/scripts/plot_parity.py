@@ -1,6 +1,7 @@
 """Parity plot of one model on one dataset, test parts of all folds, seeds averaged."""
 
 import numpy as np
+
 from matpretrain import plots
 from matpretrain.data import read_csv
 from matpretrain.jobs import job

@@ -1,6 +1,7 @@
 """Any source -> table.csv (id, formula, target, fold) and compositions.npz, validated."""
 
 import numpy as np
+
 from matpretrain.composition import formula_keys, matscholar_vectors
 from matpretrain.data import DataError, atomic_path, check_hash, encode, outer_folds, read_table, write_csv
 from matpretrain.data import check_targets as check
@@ -28,7 +29,9 @@ def prepare_dataset(name, entry, path, kind, unknown_elements, table_path, compo
     table = read(name, entry, path, kind)
     expected = entry.get("n_samples")
     if expected and len(table) != expected:
-        raise DataError(f"{where}: {len(table)} rows, the registry says n_samples: {expected}; fetch the file again or correct it")
+        raise DataError(
+            f"{where}: {len(table)} rows, the registry says n_samples: {expected}; fetch the file again or correct it"
+        )
     known = ~np.isnan(matscholar_vectors()).any(1)
     table, compositions, dropped = encode(table, where, known, unknown_elements)
     for line in dropped:

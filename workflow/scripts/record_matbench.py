@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 
 import pandas as pd
+
 from matpretrain.data import DataError, atomic_path, read_csv
 from matpretrain.jobs import job
 from matpretrain.statistics import ensemble
@@ -39,7 +40,9 @@ def record_matbench(tables, predictions, metadata):
             task.record(fold, by_fold[fold].loc[test].tolist())
     benchmark.add_metadata(metadata)
     if not benchmark.is_valid:
-        raise DataError(f"{', '.join(tables)}: Matbench does not accept the recorded predictions; run its validate() for the reason")
+        raise DataError(
+            f"{', '.join(tables)}: Matbench does not accept the recorded predictions; run its validate() for the reason"
+        )
     return benchmark
 
 

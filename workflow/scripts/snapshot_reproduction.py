@@ -12,7 +12,9 @@ from matpretrain.provenance import environment, processor, write_json
 def commit():
     """Hash of the checked-out commit, marked where the tree has changes; empty outside git."""
     try:
-        found = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=12"], capture_output=True, text=True, check=True)
+        found = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"], capture_output=True, text=True, check=True
+        )
         return found.stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return ""

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pandas as pd
+
 from matpretrain.data import atomic_path, read_csv, write_csv
 from matpretrain.jobs import job
 from matpretrain.statistics import ensemble, fold_scores, summarise
@@ -40,7 +41,9 @@ def our_rows(prediction_paths, made):
         rows.append({"dataset": dataset, "model": model, **summarise(fold_scores(test)), **how})
         if test["seed"].nunique() > 1:
             together = summarise(fold_scores(ensemble(test).assign(seed=0)))
-            rows.append({"dataset": dataset, "model": f"{model}-ensemble", **together, "n_seeds": test["seed"].nunique(), **how})
+            rows.append(
+                {"dataset": dataset, "model": f"{model}-ensemble", **together, "n_seeds": test["seed"].nunique(), **how}
+            )
     return pd.DataFrame(rows)
 
 

@@ -159,9 +159,7 @@ if numba is not None:
     @numba.njit(parallel=True, **_options)
     def _forward_parallel(bounds, u, v, gate, prior, r_offset, s_offset, pair_offset, message, total, coefficient):
         for c in numba.prange(len(bounds) - 1):
-            _forward(
-                bounds[c], bounds[c + 1], u, v, gate, prior, r_offset, s_offset, pair_offset, message, total, coefficient
-            )
+            _forward(bounds[c], bounds[c + 1], u, v, gate, prior, r_offset, s_offset, pair_offset, message, total, coefficient)
 
     @numba.njit(parallel=True, **_options)
     def _backward_parallel(
@@ -212,7 +210,5 @@ class _FusedAttention(torch.autograd.Function):
                 bounds[0], bounds[1], u, v, w, a, *offsets, *d_out, du.numpy(), dv.numpy(), d_gate[0].numpy(), d_prior.numpy()
             )
         else:
-            _backward_parallel(
-                bounds, u, v, w, a, *offsets, *d_out, du.numpy(), dv.numpy(), d_gate.numpy(), d_prior.numpy()
-            )
+            _backward_parallel(bounds, u, v, w, a, *offsets, *d_out, du.numpy(), dv.numpy(), d_gate.numpy(), d_prior.numpy())
         return du, dv, d_gate.sum(0), d_prior, None, None

@@ -16,7 +16,9 @@ def pick_device(requested):
     if torch.cuda.is_available():
         return "cuda"
     if requested == "cuda":
-        raise DataError("device: cuda was asked for, but torch finds no working CUDA device; install a driver or set device: auto")
+        raise DataError(
+            "device: cuda was asked for, but torch finds no working CUDA device; install a driver or set device: auto"
+        )
     return "cpu"
 
 

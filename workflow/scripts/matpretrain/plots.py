@@ -22,7 +22,9 @@ def save(figure, path):
     from matpretrain.data import atomic_path
 
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, format=str(path).rsplit(".", 1)[-1], metadata={"Date": None} if str(path).endswith("svg") else None)
+        figure.savefig(
+            temporary, format=str(path).rsplit(".", 1)[-1], metadata={"Date": None} if str(path).endswith("svg") else None
+        )
     plt.close(figure)
 
 

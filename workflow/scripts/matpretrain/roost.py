@@ -4,6 +4,7 @@ The sizes are those of Huang, Magar and Barati Farimani (2024): width 64, three 
 three pooling heads, a residual trunk 64 -> 1024 -> 512 -> 256 and a residual output head 256 -> 128 -> 64 -> n.
 """
 
+import itertools
 import math
 
 import torch
@@ -130,7 +131,7 @@ class RoostEncoder(nn.Module):
         self.pooling = WeightedAttention(pairwise=False)
         widths = (WIDTH, *TRUNK)
         self.trunk = nn.Sequential(
-            *(ResidualBlock(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)),
+            *(ResidualBlock(a, b) for a, b in itertools.pairwise(widths)),
             nn.Linear(widths[-1], REPRESENTATION),
         )
 
@@ -153,7 +154,7 @@ class Roost(nn.Module):
         self.encoder = RoostEncoder(element_vectors)
         widths = (REPRESENTATION, *HEAD)
         self.head = nn.Sequential(
-            *(ResidualBlock(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)),
+            *(ResidualBlock(a, b) for a, b in itertools.pairwise(widths)),
             nn.Linear(widths[-1], n_outputs),
         )
 

@@ -113,4 +113,3 @@ EMBEDDED = {
 def read_embedded(name):
     """Table (id, formula, target) of an embedded dataset, a key of EMBEDDED."""
     return EMBEDDED[name]()
-

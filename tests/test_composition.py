@@ -1,0 +1,61 @@
+import numpy as np
+import pytest
+
+from matpretrain.composition import (
+    element_fractions,
+    formula_keys,
+    matscholar_vectors,
+    parse_formula,
+    parse_formulas,
+    take,
+)
+
+
+@pytest.mark.parametrize(
+    ("formula", "expected"),
+    [
+        ("NaN", {11: 1, 7: 1}),  # sodium nitride, not a missing value
+        ("(NH4)2SO4", {7: 2, 1: 8, 16: 1, 8: 4}),
+        ("Fe1e-3C0.5", {26: 0.001, 6: 0.5}),
+        ("LiFeO2Li", {3: 2, 26: 1, 8: 2}),
+        ("D2O", {1: 2, 8: 1}),
+    ],
+)
+def test_formulas_are_parsed(formula, expected):
+    numbers, amounts = parse_formula(formula)
+    assert dict(zip(numbers, amounts, strict=True)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("formula", ["Xx2", "hello", "", "Fe-1", "Fe0", "1", "Uue", "FeO1.5.2", "X", "Fe2+"])
+def test_what_is_not_a_formula_is_refused(formula):
+    with pytest.raises(ValueError, match="formula|element|atoms"):
+        parse_formula(formula)
+
+
+def test_problems_carry_their_position():
+    parsed, problems = parse_formulas(["Fe", "Xx2", "O2"])
+    assert list(problems) == [1] and "Xx" in problems[1]
+    assert parsed.count.tolist() == [1, 0, 1]
+
+
+def test_fractions_rows_and_selection_agree():
+    parsed, _ = parse_formulas(["Fe2O3", "Si", "BaTiO3"])
+    assert np.allclose(np.add.reduceat(parsed.fraction, parsed.offset[:-1]), 1)
+    chosen = take(parsed, np.array([2, 0]))
+    assert chosen.number.tolist() == [56, 22, 8, 26, 8] and chosen.offset.tolist() == [0, 3, 5]
+    vector = element_fractions(parsed)
+    assert vector.shape == (3, 118) and np.allclose(vector.sum(1), 1)
+    assert vector[0, 25] == pytest.approx(0.4)
+
+
+def test_keys_ignore_order_and_size_of_the_formula_unit():
+    parsed, _ = parse_formulas(["BaTiO3", "O6Ti2Ba2", "BaTiO2"])
+    a, b, c = formula_keys(parsed)
+    assert a == b != c
+
+
+def test_matscholar_vectors_are_103_unit_vectors():
+    vectors = matscholar_vectors()
+    known = ~np.isnan(vectors).any(1)
+    assert vectors.shape == (119, 200) and np.flatnonzero(known).tolist() == list(range(1, 104))
+    assert np.allclose(np.linalg.norm(vectors[known], axis=1), 1, atol=1e-6)

@@ -1,0 +1,98 @@
+"""Configuration, environments and registries agree with each other."""
+
+import re
+
+import pytest
+import yaml
+from conftest import PROJECT
+
+from matpretrain.sources import EMBEDDED
+
+
+def load(path):
+    return yaml.safe_load((PROJECT / path).read_text())
+
+
+def pins():
+    lines = (PROJECT / "requirements.txt").read_text() + (PROJECT / "requirements-nodeps.txt").read_text()
+    found = dict(line.split("==") for line in lines.splitlines() if "==" in line and not line.startswith("#"))
+    return {name.lower().replace("_", "-"): version for name, version in found.items()}
+
+
+@pytest.mark.parametrize("path", sorted(p.relative_to(PROJECT) for p in (PROJECT / "envs").glob("*.yaml")))
+def test_conda_environments_hold_the_versions_of_requirements(path):
+    known, seen = pins(), 0
+    for item in load(path)["dependencies"]:
+        for requirement in item["pip"] if isinstance(item, dict) else [item]:
+            if requirement == "pip" or requirement.startswith("python="):
+                continue
+            name, version = re.fullmatch(r"([\w.-]+?)==?([\w.]+)", requirement).groups()
+            name = {"pytorch": "torch", "matplotlib-base": "matplotlib", "python-safetensors": "safetensors"}.get(name, name)
+            assert known[name.lower()] == version, requirement
+            seen += 1
+    assert seen
+
+
+def test_what_is_installed_after_an_environment_has_the_same_version():
+    known = pins()
+    for script in (PROJECT / "envs").glob("*.post-deploy.sh"):
+        found = re.findall(r"([\w-]+)==([\w.]+)", script.read_text())
+        assert found and all(known[name] == version for name, version in found)
+
+
+def test_every_rule_names_an_environment_that_exists():
+    for rules in (PROJECT / "workflow/rules").glob("*.smk"):
+        for name in re.findall(r'"\.\./\.\./(envs/\w+\.yaml)"', rules.read_text()):
+            assert (PROJECT / name).is_file(), name
+        blocks = re.split(r"^rule ", rules.read_text(), flags=re.MULTILINE)[1:]
+        for block in blocks:
+            if "script:" in block:
+                assert "conda:" in block and "log:" in block, block.splitlines()[0]
+
+
+def test_requirements_pin_everything_that_is_installed():
+    from importlib.metadata import distributions
+
+    ours = {d.metadata["Name"].lower().replace("_", "-"): d.version.split("+")[0] for d in distributions()}
+    for name in ("pip", "wheel", "matpretrain"):
+        ours.pop(name, None)
+    known = pins()
+    missing = {name: version for name, version in ours.items() if known.get(name) != version}
+    assert not missing
+
+
+def test_schema_is_closed_and_describes_every_key():
+    def walk(node, path):
+        for key, value in node.get("properties", {}).items():
+            assert value.get("description"), f"{path}.{key} has no description"
+            walk(value, f"{path}.{key}")
+        inner = node.get("additionalProperties")
+        if isinstance(inner, dict):
+            walk(inner, f"{path}.*")
+        elif node.get("type") == "object":
+            assert inner is False, f"{path} is not closed"
+
+    schema = load("workflow/schemas/config.schema.yaml")
+    walk(schema, "config")
+    embedded = schema["properties"]["datasets"]["additionalProperties"]["properties"]["embedded"]["enum"]
+    assert sorted(embedded) == sorted(EMBEDDED)
+
+
+def test_every_key_of_the_configuration_is_in_its_reference():
+    text = (PROJECT / "config/README.md").read_text()
+    config = load("config/config.yaml")
+    keys = [*config, *config["benchmark"], *config["recipe"]]
+    schema = load("workflow/schemas/config.schema.yaml")["properties"]
+    keys += schema["datasets"]["additionalProperties"]["properties"]
+    keys += schema["models"]["additionalProperties"]["properties"]
+    missing = [key for key in keys if f"`{key}`" not in text]
+    assert not missing
+
+
+def test_registered_names_exist_in_the_scripts():
+    import finetune
+    import fit_baseline
+
+    models = load("config/models.yaml")["models"].values()
+    assert {m["encoder"] for m in models if "encoder" in m} <= set(finetune.ENCODERS)
+    assert {m["estimator"] for m in models if "estimator" in m} <= set(fit_baseline.ESTIMATORS)

@@ -1,0 +1,112 @@
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import PROJECT
+from scipy import stats
+from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
+
+from matpretrain import statistics
+
+
+def predictions(n_seeds=2, n_folds=5, rows=20, seed=0):
+    rng = np.random.default_rng(seed)
+    target = rng.normal(size=(n_folds, rows))
+    return pd.DataFrame(
+        [
+            {
+                "id": f"r{fold}-{i}", "fold": fold, "seed": s, "part": "test", "target": target[fold, i],
+                "prediction": target[fold, i] + rng.normal(scale=0.3), "aleatoric_std": 0.4,
+            }
+            for s in range(n_seeds)
+            for fold in range(n_folds)
+            for i in range(rows)
+        ]
+    )  # fmt: skip
+
+
+def test_fold_scores_equal_scikit_learn():
+    table = predictions()
+    scores = statistics.fold_scores(table).set_index(["part", "seed", "fold"])
+    for (seed, fold), group in table.groupby(["seed", "fold"]):
+        row = scores.loc[("test", seed, fold)]
+        assert row["n"] == 20
+        assert row["mae"] == pytest.approx(mean_absolute_error(group["target"], group["prediction"]))
+        assert row["rmse"] == pytest.approx(mean_squared_error(group["target"], group["prediction"]) ** 0.5)
+        assert row["r2"] == pytest.approx(r2_score(group["target"], group["prediction"]))
+
+
+def test_summary_uses_the_population_standard_deviation_as_matbench_does():
+    published = pd.read_csv(PROJECT / "resources/paper/matbench_submissions.csv")
+    paper = pd.read_csv(PROJECT / "resources/paper/huang2024_table3.csv").set_index(["dataset", "model"])
+    for row in published[published["submission"] == "dummy"].to_dict("records"):
+        folds = pd.DataFrame({"fold": range(5), "seed": 0, "mae": [row[f"fold_{k}"] for k in range(5)]})
+        summary = statistics.summarise(folds)
+        assert summary["mae_mean"] == pytest.approx(row["mean"], abs=2e-6)
+        assert summary["mae_std"] == pytest.approx(row["std_population"], abs=2e-6)
+        printed = paper.loc[(row["dataset"], "dummy")]
+        if not isinstance(printed["suspect"], str):
+            assert summary["mae_mean"] == pytest.approx(printed["paper_mean"], rel=2e-3)
+
+
+def test_summary_averages_seeds_within_folds_first():
+    scores = pd.DataFrame({"fold": [0, 0, 1, 1], "seed": [0, 1, 0, 1], "mae": [1.0, 3.0, 4.0, 4.0]})
+    assert statistics.summarise(scores) == {"mae_mean": 3.0, "mae_std": 1.0, "n_folds": 2, "n_seeds": 2}
+
+
+def test_ensemble_and_uncertainties():
+    table = predictions(n_seeds=3)
+    table["epistemic_std"] = statistics.epistemic_std(table)
+    one = table[table["id"] == "r1-4"]
+    assert one["epistemic_std"].nunique() == 1
+    assert one["epistemic_std"].iloc[0] == pytest.approx(one["prediction"].std(ddof=1))
+    together = statistics.ensemble(table)
+    assert len(together) == 100
+    assert together.set_index("id")["prediction"]["r1-4"] == pytest.approx(one["prediction"].mean())
+    total = statistics.total_std(table)
+    assert total["r1-4"] == pytest.approx(np.hypot(0.4, one["epistemic_std"].iloc[0]))
+    assert statistics.epistemic_std(predictions(n_seeds=1)).isna().all()
+
+
+def test_paired_t_and_wilcoxon_equal_scipy():
+    rng = np.random.default_rng(2)
+    for k in (5, 10, 25):
+        a, b = rng.normal(size=(2, k))
+        expected = stats.ttest_rel(a, b)
+        assert statistics.paired_t(a, b) == pytest.approx((expected.statistic, expected.pvalue))
+        assert statistics.wilcoxon(a, b)[1] == pytest.approx(stats.wilcoxon(a, b).pvalue)
+
+
+def test_paired_t_reproduces_the_printed_p_values_of_table_4():
+    # t and p as printed by Huang et al.; five folds leave four degrees of freedom
+    for t, p in [(-1.93, 0.125), (-2.35, 0.078), (-5.45, 0.005), (-7.63, 0.002), (0.27, 0.8)]:
+        noise = np.array([1.0, -1.0, 2.0, -2.0, 0.0])
+        difference = noise + t * noise.std(ddof=1) / np.sqrt(5)
+        found = statistics.paired_t(difference, np.zeros(5))
+        assert found[0] == pytest.approx(t) and found[1] == pytest.approx(p, abs=2e-3)
+
+
+def test_nadeau_bengio_widens_the_naive_test_by_its_factor():
+    a, b = np.random.default_rng(3).normal(size=(2, 5))
+    naive, corrected = statistics.paired_t(a, b), statistics.corrected_paired_t(a, b, 0.25)
+    assert corrected[0] == pytest.approx(naive[0] * np.sqrt((1 / 5) / (1 / 5 + 0.25)))
+    assert corrected[1] == pytest.approx(2 * stats.t.sf(abs(corrected[0]), 4)) and corrected[1] > naive[1]
+
+
+def test_identical_and_constant_differences():
+    a = np.array([1.0, 2.0, 3.0])
+    assert statistics.paired_t(a, a) == (0.0, 1.0)
+    t, p = statistics.paired_t(a + 1, a)
+    assert t > 1e6 and p < 1e-9
+    assert np.isnan(statistics.paired_t([1.0], [2.0])).all()
+
+
+def test_holm_by_hand():
+    adjusted = statistics.holm([0.01, 0.04, 0.03, np.nan, 0.005])
+    assert adjusted[[0, 1, 2, 4]] == pytest.approx([0.03, 0.06, 0.06, 0.02]) and np.isnan(adjusted[3])
+    assert statistics.holm([0.9, 0.8]) == pytest.approx([1.0, 1.0])
+
+
+def test_models_scored_on_other_folds_are_not_compared():
+    scores = pd.DataFrame({"part": "test", "model": ["a", "a", "b"], "fold": [0, 1, 0], "mae": [1.0, 2.0, 3.0]})
+    with pytest.raises(ValueError, match="different folds"):
+        statistics.compare(scores, "a", "b")

@@ -1,0 +1,163 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from matpretrain import objectives
+from matpretrain.training import Recipe, fit, learning_rate, predict
+
+RECIPE = Recipe(loss="l1", epochs=5, batch_size=16, learning_rate=1e-2)
+
+
+class Line(nn.Module):
+    """A small regression that can be fitted exactly."""
+
+    def __init__(self, seed=0):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.layers = nn.Sequential(nn.Linear(3, 32), nn.Tanh(), nn.Linear(32, 1))
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+@pytest.fixture
+def problem():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(96, 3, generator=generator)
+    y = x @ torch.tensor([1.0, -2.0, 0.5])
+    return x, y
+
+
+def run(problem, recipe, seed=0, evaluate=None):
+    x, y = problem
+    model = Line(seed)
+    train, validation = torch.arange(64), torch.arange(64, 96)
+    seen = []
+
+    def mae(model):
+        error = predict(model, x, validation, recipe)[:, 0] - y[validation].numpy()
+        seen.append({k: v.clone() for k, v in model.state_dict().items()})
+        return {"mae": float(np.abs(error).mean())}
+
+    history = fit(
+        model,
+        lambda m, rows: objectives.l1(m(x[rows]), y[rows]),
+        train,
+        evaluate or mae,
+        recipe,
+        seed=seed,
+    )
+    return model, history, seen
+
+
+def recipe(**changes):
+    return Recipe(**{**vars(RECIPE), **changes})
+
+
+def test_training_learns(problem):
+    _model, history, _ = run(problem, recipe(epochs=200))
+    assert history[0]["loss"] > 1 and history[-1]["loss"] < 0.1
+    assert [row["epoch"] for row in history] == list(range(1, 201))
+
+
+def test_same_seed_gives_the_same_bits_and_another_seed_does_not(problem):
+    first, again, other = (run(problem, RECIPE, seed)[1] for seed in (1, 1, 2))
+
+    def drop(history):
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in history]
+
+    assert drop(first) == drop(again) != drop(other)
+
+
+def test_weights_of_the_best_validation_epoch_are_kept(problem):
+    scores = iter([3.0, 1.0, 2.0, 0.5, 4.0])
+    kept = []
+
+    def evaluate(model):
+        kept.append({k: v.clone() for k, v in model.state_dict().items()})
+        return {"mae": next(scores)}
+
+    model, _, _ = run(problem, RECIPE, evaluate=evaluate)
+    assert all(torch.equal(v, kept[3][k]) for k, v in model.state_dict().items())
+    scores = iter([3.0, 1.0, 2.0, 0.5, 4.0])
+    model, _, _ = run(problem, recipe(select="last"), evaluate=evaluate)
+    assert all(torch.equal(v, kept[-1][k]) for k, v in model.state_dict().items())
+
+
+def test_patience_stops_early(problem):
+    scores = iter([3.0, 1.0, 2.0, 2.0, 2.0, 2.0])
+    _, history, _ = run(problem, recipe(epochs=50, patience=3), evaluate=lambda m: {"mae": next(scores)})
+    assert len(history) == 5
+
+
+def test_average_is_the_mean_of_all_steps_where_the_horizon_is_the_whole_run(problem):
+    x, y = problem
+    visited = []
+    model = Line()
+
+    def loss(m, rows):
+        visited.append(m.layers[0].weight.detach().clone())
+        return objectives.l1(m(x[rows]), y[rows])
+
+    settings = recipe(average=1.0, select="last", epochs=3)
+    visited_after = []
+
+    def evaluate(averaged):
+        visited_after.append(averaged.layers[0].weight.detach().clone())
+        return {"mae": 0.0}
+
+    fit(model, loss, torch.arange(64), evaluate, settings, seed=0)
+    # the weights before steps 2..12 are those after steps 1..11; the average after epoch 2 covers steps 1..8
+    assert torch.allclose(visited_after[1], torch.stack(visited[1:9]).mean(0), atol=1e-6)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "constant"])
+def test_learning_rate_follows_its_schedule(schedule):
+    settings = recipe(schedule=schedule, warmup=0.1)
+    rates = [learning_rate(step, 100, settings) for step in range(100)]
+    assert rates[0] == pytest.approx(settings.learning_rate / 11) and rates[10] == settings.learning_rate
+    if schedule == "cosine":
+        assert rates[55] == pytest.approx(settings.learning_rate / 2) and rates[-1] < 1e-3 * settings.learning_rate
+    else:
+        assert set(rates[10:]) == {settings.learning_rate}
+
+
+def test_a_loss_that_is_not_finite_stops_the_job(problem):
+    with pytest.raises(FloatingPointError, match="epoch 1; lower learning_rate"):
+        fit(
+            Line(),
+            lambda m, rows: m(problem[0][rows]).sum() * math.nan,
+            torch.arange(64),
+            lambda m: {"mae": 0.0},
+            RECIPE,
+            seed=0,
+        )
+
+
+def test_losses_equal_their_formulas():
+    rng = np.random.default_rng(0)
+    output, target = rng.normal(size=(50, 2)), rng.normal(size=50)
+    tensors = torch.tensor(output), torch.tensor(target)
+    assert objectives.l1(*tensors).item() == pytest.approx(np.abs(output[:, 0] - target).mean())
+    expected = np.mean(np.sqrt(2) * np.abs(output[:, 0] - target) * np.exp(-output[:, 1]) + output[:, 1])
+    assert objectives.robust_l1(*tensors).item() == pytest.approx(expected)
+
+
+def test_robust_loss_is_smallest_at_the_standard_deviation_of_laplace_errors():
+    errors = torch.tensor(np.random.default_rng(1).laplace(scale=0.7, size=20_000))
+    log_std = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.LBFGS([log_std])
+
+    def closure():
+        optimiser.zero_grad()
+        output = torch.stack([torch.zeros_like(errors), log_std.expand(len(errors))], 1)
+        value = objectives.robust_l1(output, errors)
+        value.backward()
+        return value
+
+    for _ in range(5):
+        optimiser.step(closure)
+    assert math.exp(log_std.item()) == pytest.approx(0.7 * math.sqrt(2), rel=0.02)
