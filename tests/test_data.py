@@ -55,6 +55,13 @@ def test_bad_tables_are_named_in_one_line(tmp_path, text, words):
     assert "\n" not in message and all(word in message for word in words), message
 
 
+def test_an_id_column_that_is_asked_for_must_exist(tmp_path):
+    path = csv(tmp_path, "formula,gap\nFe,1\n")
+    assert read_table(path, "gap")["id"].tolist() == ["row-1"]
+    with pytest.raises(DataError, match="no column 'key'"):
+        read_table(path, "gap", id_column="key")
+
+
 def test_missing_and_damaged_files_are_named(tmp_path):
     with pytest.raises(DataError, match="no such file"):
         read_table(tmp_path / "absent.csv", "gap")

@@ -1,5 +1,6 @@
 """Validation, wildcard constraints and the helpers that several rule files share. No rules."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -60,8 +61,8 @@ UNITS = {name: entry["unit"] for name, entry in config["datasets"].items()}
 
 
 wildcard_constraints:
-    dataset="|".join(config["datasets"]),
-    model="|".join(config["models"]),
+    dataset="|".join(map(re.escape, config["datasets"])),
+    model="|".join(map(re.escape, config["models"])),
     seed=r"\d+",
 
 
@@ -84,6 +85,12 @@ def raw_file(wildcards):
     if kind == "download":
         return {"raw": f"resources/downloads/{wildcards.dataset}.json.gz"}
     return {}
+
+
+def data_keys(dataset):
+    """Registry keys of a dataset that decide its rows and folds; a new label must not train anything again."""
+    words = ("label", "property", "unit", "licence", "citation")
+    return {k: v for k, v in config["datasets"][dataset].items() if k not in words}
 
 
 def quantity(dataset):

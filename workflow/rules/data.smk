@@ -37,7 +37,7 @@ rule prepare_dataset:
         mem_mb=16000,
         runtime=60,
     params:
-        entry=lambda w: config["datasets"][w.dataset],
+        entry=lambda w: data_keys(w.dataset),
         kind=lambda w: source_kind(w.dataset),
         unknown_elements=config["unknown_elements"],
         code=fingerprint("data", "sources", "composition"),

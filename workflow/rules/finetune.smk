@@ -19,7 +19,7 @@ rule finetune:
     benchmark:
         "benchmarks/finetune/{dataset}/{model}/seed{seed}.tsv"
     wildcard_constraints:
-        model="|".join(NETWORKS),
+        model="|".join(map(re.escape, NETWORKS)),
     conda:
         "../../envs/torch.yaml"
     threads: 5
@@ -58,7 +58,7 @@ rule fit_baseline:
     benchmark:
         "benchmarks/finetune/{dataset}/{model}/seed{seed}.tsv"
     wildcard_constraints:
-        model="|".join(BASELINES),
+        model="|".join(map(re.escape, BASELINES)),
     conda:
         "../../envs/analysis.yaml"
     threads: 8

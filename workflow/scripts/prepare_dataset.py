@@ -3,8 +3,17 @@
 import numpy as np
 
 from matpretrain.composition import formula_keys, matscholar_vectors
-from matpretrain.data import DataError, atomic_path, check_hash, encode, outer_folds, read_table, write_csv
-from matpretrain.data import check_targets as check
+from matpretrain.data import (
+    MATBENCH_SEED,
+    DataError,
+    atomic_path,
+    check_hash,
+    check_targets,
+    encode,
+    outer_folds,
+    read_table,
+    write_csv,
+)
 from matpretrain.jobs import job
 from matpretrain.sources import read_embedded, read_matbench
 
@@ -12,15 +21,15 @@ from matpretrain.sources import read_embedded, read_matbench
 def read(name, entry, path, kind):
     """Table (id, formula, target) of a registry entry; kind is csv, mirror, download or embedded."""
     if kind == "embedded":
-        return check(read_embedded(entry["embedded"]), f"embedded dataset {entry['embedded']}")
+        return check_targets(read_embedded(entry["embedded"]), f"embedded dataset {entry['embedded']}")
     if kind == "download":
-        return check(read_matbench(entry["matbench"], path, entry["target"]), path)
+        return check_targets(read_matbench(entry["matbench"], path, entry["target"]), path)
     expected = entry.get("sha256") if kind == "csv" else entry["mirror_sha256"]
     if expected:
         check_hash(path, expected)
     if kind == "mirror":
         return read_table(path, "target")
-    return read_table(path, entry["target"], entry.get("formula", "formula"), entry.get("id", "id"))
+    return read_table(path, entry["target"], entry.get("formula", "formula"), entry.get("id"))
 
 
 def prepare_dataset(name, entry, path, kind, unknown_elements, table_path, compositions_path, say):
@@ -36,16 +45,14 @@ def prepare_dataset(name, entry, path, kind, unknown_elements, table_path, compo
     table, compositions, dropped = encode(table, where, known, unknown_elements)
     for line in dropped:
         say(f"dropped: {line}")
-    groups = formula_keys(compositions) if entry.get("split") == "group_by_formula" else None
-    if groups:
-        first = {}
-        groups = [first.setdefault(key, len(first)) for key in groups]
+    number_of = {}
+    composition_of_row = [number_of.setdefault(key, len(number_of)) for key in formula_keys(compositions)]
+    groups = composition_of_row if entry.get("split") == "group_by_formula" else None
     try:
-        fold = outer_folds(len(table), entry.get("n_folds", 5), entry.get("split_seed", 18012019), groups)
+        fold = outer_folds(len(table), entry.get("n_folds", 5), entry.get("split_seed", MATBENCH_SEED), groups)
     except ValueError as error:
         raise DataError(f"{where}: {error}; add rows or set a smaller n_folds") from None
-    distinct = len(set(formula_keys(compositions)))
-    say(f"{len(table)} rows, {distinct} distinct compositions, {len(dropped)} dropped, from {where} ({kind})")
+    say(f"{len(table)} rows, {len(number_of)} distinct compositions, {len(dropped)} dropped, from {where} ({kind})")
     with atomic_path(compositions_path) as temporary:
         np.savez(temporary, **compositions.arrays())
     write_csv(table.assign(fold=fold), table_path)

@@ -72,14 +72,14 @@ def check_hash(path, expected):
         )
 
 
-def read_table(path, target, formula="formula", id_column="id"):
+def read_table(path, target, formula="formula", id_column=None):
     """Read a CSV (also gzipped) into columns id, formula, target.
 
     Args:
         path: CSV file with a header line.
         target: name of the target column, a finite number in every row.
         formula: name of the formula column.
-        id_column: name of the id column; if the file has none, ids are row-1, row-2, ...
+        id_column: name of the id column; by default "id" where the file has it, else ids are row-1, row-2, ...
 
     Raises:
         DataError: unreadable or empty file, missing column, missing, infinite or non-numeric target, duplicate id.
@@ -92,13 +92,14 @@ def read_table(path, target, formula="formula", id_column="id"):
         raise DataError(f"{path}: the file is empty; it needs a header line and one row per composition") from None
     except (pd.errors.ParserError, UnicodeDecodeError, OSError, EOFError) as error:
         raise DataError(f"{path}: not a readable CSV ({str(error).strip()}); correct or replace the file") from None
-    for column in (formula, target):
-        if column not in table.columns:
+    for column in (formula, target, id_column):
+        if column and column not in table.columns:
             raise DataError(
                 f"{path}: no column {column!r} (it has {', '.join(table.columns)}); name the right column in the registry"
             )
     if table.empty:
         raise DataError(f"{path}: no rows below the header; it needs one row per composition")
+    id_column = id_column or "id"
     ids = table[id_column] if id_column in table.columns else [f"row-{i + 1}" for i in range(len(table))]
     table = pd.DataFrame({"id": ids, "formula": table[formula].str.strip(), "target": table[target].str.strip()})
     return check_targets(table, path, target)

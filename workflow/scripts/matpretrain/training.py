@@ -19,6 +19,7 @@ class Recipe:
     weight_decay: float = 1e-6
     schedule: str = "cosine"
     warmup: float = 0.0
+    clip: float = 0.0
     average: float = 0.0
     select: str = "best"
     patience: int = 0
@@ -79,6 +80,8 @@ def fit(model, loss, train, evaluate, recipe, *, seed, report=None):
                 value = loss(model, rows)
             optimiser.zero_grad(set_to_none=True)
             value.backward()
+            if recipe.clip:
+                torch.nn.utils.clip_grad_norm_(parameters, recipe.clip)
             optimiser.step()
             if average:
                 average.update(model)
