@@ -24,7 +24,7 @@ class Checkout:
 
     def __init__(self, folder):
         self.folder = folder
-        for name in ("Snakefile", "config", "workflow", "resources", "profiles"):
+        for name in ("Snakefile", "config", "workflow", "envs", "resources", "profiles"):
             source = PROJECT / name
             copy = shutil.copytree if source.is_dir() else shutil.copy
             copy(source, folder / name, **({"ignore": shutil.ignore_patterns("downloads")} if source.is_dir() else {}))

@@ -123,12 +123,15 @@ def holm(p_values):
     return adjusted
 
 
+COMPARED = ("mae_a", "mae_b", "difference", "n_folds", "t", "p", "t_corrected", "p_corrected", "p_wilcoxon")
+
+
 def compare(scores, a, b):
     """Tests between models a and b on one dataset, from the test rows of a scores table (dataset already selected).
 
     Returns:
-        dict: mae_a, mae_b, difference (a - b; negative where a is better), t and p of the paired test, of the
-        corrected test, and p of Wilcoxon's test. Scores are averaged over seeds before folds are paired.
+        dict with the keys COMPARED: both MAEs, their difference (a - b; negative where a is better), number of folds, t
+        and p of the paired and of the corrected test, and p of Wilcoxon's test. Scores are averaged over seeds before folds are paired.
 
     Raises:
         ValueError: the two models were not scored on the same folds.
@@ -140,14 +143,15 @@ def compare(scores, a, b):
     x, y = folds[a].to_numpy(), folds[b].to_numpy()
     t, p = paired_t(x, y)
     t_corrected, p_corrected = corrected_paired_t(x, y, 1 / (len(x) - 1) if len(x) > 1 else np.nan)
-    return {
-        "mae_a": x.mean(),
-        "mae_b": y.mean(),
-        "difference": x.mean() - y.mean(),
-        "n_folds": len(x),
-        "t": t,
-        "p": p,
-        "t_corrected": t_corrected,
-        "p_corrected": p_corrected,
-        "p_wilcoxon": wilcoxon(x, y)[1],
-    }
+    values = (
+        x.mean(),
+        y.mean(),
+        x.mean() - y.mean(),
+        len(x),
+        t,
+        p,
+        t_corrected,
+        p_corrected,
+        wilcoxon(x, y)[1],
+    )
+    return dict(zip(COMPARED, values, strict=True))

@@ -1,0 +1,87 @@
+"""Speed against peers, side by side in one run (`make bench`).
+
+Roost training against aviary-models 1.2.1 in an environment of its own, interleaved; Magpie against matminer. With
+MATPRETRAIN_MIRROR set, on steels, phonons and mp_e_form and the OQMD formulas; else on the embedded data.
+"""
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import venv
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+PEER = HERE.parent / ".venv" / "peers" / "aviary"
+PEER_PACKAGES = ["torch==2.13.0", "aviary-models==1.2.1", "pandas==2.3.3", "numpy==2.4.6"]
+ROUNDS = 3
+# name: (implementation, threads per process, processes, precision)
+MODES = {
+    "aviary, one model, 2 threads": ("aviary", 2, 1, "float32"),
+    "aviary, two models, 1 thread each": ("aviary", 1, 2, "float32"),
+    "ours, one model, 2 threads": ("ours", 2, 1, "float32"),
+    "ours, two models, 1 thread each": ("ours", 1, 2, "float32"),
+    "ours, two models, 1 thread each, bfloat16": ("ours", 1, 2, "bfloat16"),
+}
+
+
+def peer_python():
+    """Interpreter of aviary's environment, made on first use."""
+    python = PEER / "bin" / "python"
+    if not (PEER / "installed").exists():
+        print(f"installing {', '.join(PEER_PACKAGES)} into {PEER}", flush=True)
+        venv.create(PEER, with_pip=True)
+        subprocess.run([python, "-m", "pip", "install", "-q", PEER_PACKAGES[0]], check=True)
+        subprocess.run([python, "-m", "pip", "install", "-q", *PEER_PACKAGES], check=True)
+        (PEER / "installed").touch()
+    return python
+
+
+def tables(folder):
+    """{name: CSV with id, formula, target} to train on, and the CSV of formulas for Magpie."""
+    mirror = os.environ.get("MATPRETRAIN_MIRROR")
+    if mirror:
+        names = ("steels", "phonons", "mp_e_form")
+        return {n: f"{mirror}/tables/matbench_{n}.csv.gz" for n in names}, f"{mirror}/corpora/oqmd.csv.gz"
+    from matpretrain.sources import EMBEDDED, read_embedded
+
+    paths = {}
+    for name in EMBEDDED:
+        paths[name] = f"{folder}/{name}.csv"
+        read_embedded(name).to_csv(paths[name], index=False)
+    return paths, paths["matminer_transport_seebeck_p"]
+
+
+def rate(table, implementation, threads, processes, precision):
+    """Samples per second, summed over processes that run at the same time."""
+    python = peer_python() if implementation == "aviary" else sys.executable
+    command = [python, HERE / "roost_training.py", implementation, table, f"--threads={threads}", f"--precision={precision}"]
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) for _ in range(processes)]
+    outputs = [process.communicate()[0] for process in running]
+    if any(process.returncode for process in running):
+        sys.exit(f"{implementation} failed on {table}")
+    return sum(float(output.split()[-1]) for output in outputs)
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        data, formulas = tables(folder)
+        for name, table in data.items():
+            found = {mode: [] for mode in MODES}
+            for _ in range(ROUNDS):
+                for mode, arguments in MODES.items():
+                    found[mode].append(rate(table, *arguments))
+            print(f"\nRoost training on {name}, batch 128, samples/s (median of {ROUNDS}, range)")
+            median = {mode: statistics.median(rates) for mode, rates in found.items()}
+            best_peer = max(value for mode, value in median.items() if mode.startswith("aviary"))
+            one_peer = median["aviary, one model, 2 threads"]
+            for mode, rates in found.items():
+                print(
+                    f"  {mode:44s} {median[mode]:8,.0f}  ({min(rates):,.0f} to {max(rates):,.0f})  "
+                    f"{median[mode] / one_peer:5.2f}x aviary's one model, {median[mode] / best_peer:5.2f}x its better mode",
+                    flush=True,
+                )
+        print(flush=True)
+        subprocess.run([sys.executable, HERE / "magpie_features.py", formulas], check=True)
