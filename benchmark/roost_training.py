@@ -19,7 +19,6 @@ def ours(table, precision):
     from matpretrain.composition import matscholar_vectors, parse_formulas
     from matpretrain.objectives import l1
     from matpretrain.roost import CompositionInputs, Roost
-    from matpretrain.training import autocast
 
     compositions, _ = parse_formulas(table["formula"].tolist())
     inputs = CompositionInputs(compositions)
@@ -30,7 +29,7 @@ def ours(table, precision):
 
     def step():
         part = next(rows)
-        with autocast("cpu", precision):
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
             loss = l1(model(inputs[part]), target[part])
         optimiser.zero_grad(set_to_none=True)
         loss.backward()

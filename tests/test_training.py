@@ -6,9 +6,12 @@ import torch
 from torch import nn
 
 from matpretrain import objectives
-from matpretrain.training import Recipe, fit, learning_rate, predict
+from matpretrain.training import Recipe, fit, predict
 
-RECIPE = Recipe(loss="l1", epochs=5, batch_size=16, learning_rate=1e-2)
+RECIPE = Recipe(
+    loss="l1", epochs=5, batch_size=16, min_steps=1, learning_rate=1e-2, weight_decay=1e-6, schedule="cosine", warmup=0.0,
+    clip=0.0, average=0.0, select="best", patience=0, precision="float32",
+)  # fmt: skip
 
 
 class Line(nn.Module):
@@ -117,12 +120,42 @@ def test_average_is_the_mean_of_all_steps_where_the_horizon_is_the_whole_run(pro
 @pytest.mark.parametrize("schedule", ["cosine", "constant"])
 def test_learning_rate_follows_its_schedule(schedule):
     settings = recipe(schedule=schedule, warmup=0.1)
-    rates = [learning_rate(step, 100, settings) for step in range(100)]
+    rates = [settings.learning_rate_at(step, 100) for step in range(100)]
     assert rates[0] == pytest.approx(settings.learning_rate / 11) and rates[10] == settings.learning_rate
     if schedule == "cosine":
         assert rates[55] == pytest.approx(settings.learning_rate / 2) and rates[-1] < 1e-3 * settings.learning_rate
     else:
         assert set(rates[10:]) == {settings.learning_rate}
+
+
+@pytest.mark.parametrize(("rows", "batch"), [(100_000, 128), (1500, 128), (911, 64), (458, 32), (225, 16), (3, 1)])
+def test_small_datasets_get_smaller_batches(rows, batch):
+    assert recipe(batch_size=128, min_steps=12).batch_for(rows) == batch
+
+
+def test_the_norm_of_the_gradient_is_clipped(problem):
+    x, y = problem
+    norms = []
+
+    def loss(m, rows):
+        norms.append([p.grad.norm() for p in m.parameters() if p.grad is not None])
+        return 1e4 * objectives.l1(m(x[rows]), y[rows])
+
+    fit(Line(), loss, torch.arange(64), lambda m: {"mae": 0.0}, recipe(clip=0.5, epochs=2), seed=0)
+    assert all(torch.stack(n).norm() == pytest.approx(0.5, rel=1e-3) for n in norms[1:])
+
+
+def test_bfloat16_is_used_only_where_asked_for(problem):
+    kinds = []
+
+    def loss(m, rows):
+        output = m(problem[0][rows])
+        kinds.append(output.dtype)
+        return output.float().abs().mean()
+
+    for precision in ("float32", "bfloat16"):
+        fit(Line(), loss, torch.arange(16), lambda m: {"mae": 0.0}, recipe(precision=precision, epochs=1), seed=0)
+    assert kinds == [torch.float32, torch.bfloat16]
 
 
 def test_a_loss_that_is_not_finite_stops_the_job(problem):

@@ -1,6 +1,7 @@
 """One training loop for every model."""
 
 import contextlib
+import copy
 import math
 import time
 from dataclasses import dataclass
@@ -10,37 +11,54 @@ import torch
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a model is trained. The same for every model and dataset of a benchmark (see config/config.yaml)."""
+    """How a model is trained: one recipe for every model and dataset of a benchmark.
 
-    loss: str = "l1"
-    epochs: int = 300
-    batch_size: int = 128
-    learning_rate: float = 5e-4
-    weight_decay: float = 1e-6
-    schedule: str = "cosine"
-    warmup: float = 0.0
-    clip: float = 0.0
-    average: float = 0.0
-    select: str = "best"
-    patience: int = 0
-    precision: str = "float32"
+    The values live in config/config.yaml, the keys are explained in config/README.md.
+    """
+
+    loss: str
+    epochs: int
+    batch_size: int
+    min_steps: int
+    learning_rate: float
+    weight_decay: float
+    schedule: str
+    warmup: float
+    clip: float
+    average: float
+    select: str
+    patience: int
+    precision: str
+
+    def batch_for(self, n_rows):
+        """Rows per step: batch_size, halved until an epoch over n_rows takes at least min_steps steps."""
+        size = self.batch_size
+        while size > 1 and math.ceil(n_rows / size) < self.min_steps:
+            size //= 2
+        return size
+
+    def learning_rate_at(self, step, n_steps):
+        """Learning rate of optimiser step `step` (from 0) of `n_steps`: linear warm-up, then constant or half a cosine."""
+        warmup = self.warmup * n_steps
+        if step < warmup:
+            return self.learning_rate * (step + 1) / (warmup + 1)
+        if self.schedule == "constant":
+            return self.learning_rate
+        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (n_steps - warmup)))
+
+    def autocast(self, device):
+        """Context in which matrix products run in the recipe's precision on a device."""
+        kind = torch.device(device).type
+        if self.precision == "float32" or (self.precision == "auto" and not multiplies_bfloat16(kind)):
+            return contextlib.nullcontext()
+        return torch.autocast(kind, dtype=torch.bfloat16)
 
 
-def learning_rate(step, n_steps, recipe):
-    """Learning rate before optimiser step `step` of `n_steps`: linear warm-up, then constant or half a cosine."""
-    warmup = recipe.warmup * n_steps
-    if step < warmup:
-        return recipe.learning_rate * (step + 1) / (warmup + 1)
-    if recipe.schedule == "constant":
-        return recipe.learning_rate
-    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (n_steps - warmup)))
-
-
-def autocast(device, precision):
-    """Context in which matrix products run in `precision` (float32 or bfloat16)."""
-    if precision == "float32":
-        return contextlib.nullcontext()
-    return torch.autocast(torch.device(device).type, dtype=torch.bfloat16)
+def multiplies_bfloat16(kind):
+    """Whether a kind of device ("cpu", "cuda") multiplies bfloat16 in hardware."""
+    if kind == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def fit(model, loss, train, evaluate, recipe, *, seed, report=None):
@@ -63,20 +81,21 @@ def fit(model, loss, train, evaluate, recipe, *, seed, report=None):
     """
     device = train.device
     order = torch.Generator().manual_seed(seed)
-    batches = math.ceil(len(train) / recipe.batch_size)
-    n_steps = recipe.epochs * batches
+    batch = recipe.batch_for(len(train))
+    n_steps = recipe.epochs * math.ceil(len(train) / batch)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=0.0, weight_decay=recipe.weight_decay, fused=True)
-    average = _Average(model, recipe.average * n_steps) if recipe.average else None
+    average = WeightAverage(model, recipe.average * n_steps) if recipe.average else None
+    tested = average.model if average else model
     best, best_mae, best_epoch = None, math.inf, 0
     history, started, step = [], time.perf_counter(), 0
     for epoch in range(1, recipe.epochs + 1):
         model.train()
         total = torch.zeros((), device=device)
-        shuffled = train[torch.randperm(len(train), generator=order).to(device)]
-        for rows in shuffled.split(recipe.batch_size):
-            optimiser.param_groups[0]["lr"] = learning_rate(step, n_steps, recipe)
-            with autocast(device, recipe.precision):
+        for rows in train[torch.randperm(len(train), generator=order).to(device)].split(batch):
+            rate = recipe.learning_rate_at(step, n_steps)
+            optimiser.param_groups[0]["lr"] = rate
+            with recipe.autocast(device):
                 value = loss(model, rows)
             optimiser.zero_grad(set_to_none=True)
             value.backward()
@@ -90,45 +109,43 @@ def fit(model, loss, train, evaluate, recipe, *, seed, report=None):
         mean_loss = (total / len(train)).item()
         if not math.isfinite(mean_loss):
             raise FloatingPointError(f"training loss became {mean_loss} in epoch {epoch}; lower learning_rate")
-        candidate = average.model if average else model
-        metrics = evaluate(candidate)
-        row = {"epoch": epoch, "learning_rate": optimiser.param_groups[0]["lr"], "loss": mean_loss, **metrics}
-        history.append(row | {"seconds": time.perf_counter() - started})
+        metrics = evaluate(tested)
+        seconds = time.perf_counter() - started
+        history.append({"epoch": epoch, "learning_rate": rate, "loss": mean_loss, **metrics, "seconds": seconds})
         if report:
             report(history[-1])
-        if recipe.select == "best" and metrics["mae"] < best_mae:
+        if metrics["mae"] < best_mae:
             best_mae, best_epoch = metrics["mae"], epoch
-            best = {k: v.clone() for k, v in candidate.state_dict().items()}
+            if recipe.select == "best":
+                best = {k: v.clone() for k, v in tested.state_dict().items()}
         if recipe.patience and epoch - best_epoch >= recipe.patience:
             break
-    if best is not None:
-        model.load_state_dict(best)
-    elif average:
-        model.load_state_dict(average.model.state_dict())
+    model.load_state_dict(tested.state_dict() if best is None else best)
     return history
 
 
 def predict(model, inputs, rows, recipe):
     """Outputs [n, k] of the model for int64 rows [n], as a float64 numpy array."""
     model.eval()
-    with torch.inference_mode(), autocast(rows.device, recipe.precision):
+    with torch.inference_mode(), recipe.autocast(rows.device):
         parts = [model(inputs[part]) for part in rows.split(16 * recipe.batch_size)]
     return torch.cat(parts).double().cpu().numpy()
 
 
-class _Average:
-    """Exponential moving average of the weights over the last `horizon` steps (bias-corrected at the start)."""
+class WeightAverage:
+    """Running mean of the weights that turns into an exponential moving average over the last `horizon` steps.
+
+    Attributes:
+        model: a copy of the model that holds the average.
+    """
 
     def __init__(self, model, horizon):
-        import copy
-
         self.model = copy.deepcopy(model).requires_grad_(False)
         self.horizon, self.steps = max(horizon, 1.0), 0
-        self.pairs = None
+        self.averaged = list(self.model.parameters())
 
     @torch.no_grad()
     def update(self, model):
+        """Take in the weights after a step."""
         self.steps += 1
-        if self.pairs is None:
-            self.pairs = list(self.model.parameters()), list(model.parameters())
-        torch._foreach_lerp_(*self.pairs, max(1 / self.steps, 1 / self.horizon))
+        torch._foreach_lerp_(self.averaged, list(model.parameters()), max(1 / self.steps, 1 / self.horizon))
