@@ -5,7 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+torch.set_num_threads(1)  # other jobs may use the other cores
 PROJECT = Path(__file__).resolve().parents[1]
 TASKS = ["steels", "jdft2d", "phonons", "dielectric", "log_gvrh", "log_kvrh", "perovskites", "mp_gap", "mp_e_form"]
 

@@ -1,11 +1,12 @@
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import PROJECT
+from conftest import PROJECT, TASKS
 from scipy import stats
 from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 
 from matpretrain import statistics
+from matpretrain.data import outer_folds, read_table
 
 
 def predictions(n_seeds=2, n_folds=5, rows=20, seed=0):
@@ -110,3 +111,17 @@ def test_models_scored_on_other_folds_are_not_compared():
     scores = pd.DataFrame({"part": "test", "model": ["a", "a", "b"], "fold": [0, 1, 0], "mae": [1.0, 2.0, 3.0]})
     with pytest.raises(ValueError, match="different folds"):
         statistics.compare(scores, "a", "b")
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_mean_predictor_equals_the_matbench_dummy(mirror, task):
+    from fit_baseline import fit_baseline
+
+    table = read_table(mirror / f"tables/matbench_{task}.csv.gz", "target")
+    table["fold"] = outer_folds(len(table))
+    predictions = fit_baseline(table, np.zeros((len(table), 1)), "mean", 0, 1, print)
+    summary = statistics.summarise(statistics.fold_scores(predictions))
+    published = pd.read_csv(PROJECT / "resources/paper/matbench_submissions.csv").set_index(["dataset", "submission"])
+    expected = published.loc[(f"matbench_{task}", "dummy")]
+    assert summary["mae_mean"] == pytest.approx(expected["mean"], abs=5e-5)
+    assert summary["mae_std"] == pytest.approx(expected["std_population"], abs=5e-5)

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from matpretrain import objectives
-from matpretrain.training import Recipe, fit, predict
+from matpretrain import objectives, training
+from matpretrain.training import Recipe, fit, multiplies_bfloat16, predict
 
 RECIPE = Recipe(
     loss="l1", epochs=5, batch_size=16, min_steps=1, learning_rate=1e-2, weight_decay=1e-6, schedule="cosine", warmup=0.0,
@@ -156,6 +156,14 @@ def test_bfloat16_is_used_only_where_asked_for(problem):
     for precision in ("float32", "bfloat16"):
         fit(Line(), loss, torch.arange(16), lambda m: {"mae": 0.0}, recipe(precision=precision, epochs=1), seed=0)
     assert kinds == [torch.float32, torch.bfloat16]
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_auto_precision_follows_the_hardware(native, monkeypatch):
+    monkeypatch.setattr(training, "multiplies_bfloat16", lambda kind: native)
+    with recipe(precision="auto").autocast("cpu"):
+        assert torch.is_autocast_enabled("cpu") is native
+    assert isinstance(multiplies_bfloat16("cpu"), bool)
 
 
 def test_a_loss_that_is_not_finite_stops_the_job(problem):

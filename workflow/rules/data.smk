@@ -14,7 +14,6 @@ rule download_dataset:
         "resources/downloads/{dataset}.json.gz",
     log:
         "logs/data/{dataset}/download.log",
-    retries: 1
     conda:
         "../../envs/data.yaml"
     params:

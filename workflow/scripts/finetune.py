@@ -93,7 +93,8 @@ def finetune(table_path, compositions_path, elements_path, encoder, recipe, inne
     device = pick_device(device)
     folds = np.unique(table["fold"]).tolist()
     job_arguments = (seed, encoder, Recipe(**recipe), inner_fraction, table, compositions, element_vectors, device, say)
-    workers = min(threads, len(folds)) if device == "cpu" else 1
+    forks = sys.platform.startswith("linux")  # elsewhere forking is unsafe: folds run one after another
+    workers = min(threads, len(folds)) if device == "cpu" and forks else 1
     say(f"{len(table)} rows, {len(folds)} folds, {workers} at a time on {describe(device)}")
     if workers == 1:
         results = [train_fold(fold, *job_arguments) for fold in folds]
@@ -107,8 +108,7 @@ def _side_by_side(folds, job_arguments, workers):
     """Folds in forked processes: the arrays and `say` are inherited, and no thread pool exists yet to be broken."""
     global _inherited
     _inherited = job_arguments
-    method = "fork" if sys.platform.startswith("linux") else None
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context(method)) as pool:
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("fork")) as pool:
         return list(pool.map(_inherited_fold, folds))
 
 
