@@ -186,6 +186,7 @@ def test_bad_rows_end_with_one_line_and_leave_earlier_results(checkout, edit, wo
         ({"benchmark": {"models": ["rost"]}}, ["benchmark.models", "'rost'", "roost"]),
         ({"datasets": {"mine": {"csv": "absent.csv", "target": "x", "unit": "eV"}}}, ["datasets.mine.csv", "absent.csv"]),
         ({"datasets": {"mine": {"csv": "mine.csv", "unit": "eV"}}}, ["datasets.mine", "'target'"]),
+        ({"benchmark": {"exclude": {"mine": ["roost"]}}}, ["benchmark.exclude.mine", "roost", "not part"]),
         ({"mirror": "nowhere"}, ["mirror", "nowhere", "no such folder"]),
         ({"device": "gpu"}, ["device", "'gpu'"]),
     ],
@@ -196,6 +197,14 @@ def test_bad_configuration_names_the_key(checkout, changes, words):
     assert done.returncode == 1
     line = error_line(done)
     assert all(word in line for word in words), line
+
+
+def test_excluded_models_are_left_out(checkout):
+    write_csv_of_60(checkout.folder)
+    benchmark = {"datasets": ["mine"], "exclude": {"mine": ["rf-magpie", "roost"]}}
+    planned = checkout.planned(*write_config(checkout.folder, benchmark=benchmark))
+    assert planned.count("fit_baseline") == 2
+    assert not {"featurize_magpie", "finetune", "plot_learning_curves"} & set(planned)
 
 
 def test_a_wrong_hash_and_an_absent_gpu_are_refused(checkout):

@@ -36,6 +36,15 @@ def check_config(config):
             raise WorkflowError(
                 f"config key datasets.{name}.csv: {entry['csv']}: no such file; correct the path"
             )
+    for dataset, models in config["benchmark"]["exclude"].items():
+        for model in models:
+            if (
+                dataset not in config["benchmark"]["datasets"]
+                or model not in config["benchmark"]["models"]
+            ):
+                raise WorkflowError(
+                    f"config key benchmark.exclude.{dataset}: {dataset} with {model} is not part of the benchmark; remove it"
+                )
     mirror = config["mirror"]
     if mirror and not Path(mirror).is_dir():
         raise WorkflowError(
@@ -49,8 +58,8 @@ DATASETS = config["benchmark"]["datasets"]
 MODELS = config["benchmark"]["models"]
 NETWORKS = [m for m, entry in config["models"].items() if "encoder" in entry]
 BASELINES = [m for m, entry in config["models"].items() if "estimator" in entry]
+EXCLUDED = config["benchmark"]["exclude"]
 TRAINED = [m for m in MODELS if m in NETWORKS]
-MATBENCH = [d for d in DATASETS if "matbench" in config["datasets"][d]]
 
 LABELS = {
     name: entry.get("label", name)
@@ -114,6 +123,16 @@ def seed_files(name):
     ]
 
 
-def benchmark_files(name, models=MODELS):
-    """The file `name` of every dataset and model of the benchmark."""
-    return [f"results/finetune/{d}/{m}/{name}" for d in DATASETS for m in models]
+def runs(models=MODELS):
+    """(dataset, model) pairs of the benchmark, without the excluded ones."""
+    return [(d, m) for d in DATASETS for m in models if m not in EXCLUDED.get(d, [])]
+
+
+def run_files(pattern, models=MODELS):
+    """The file `pattern`, with {dataset} and {model}, of every run of the benchmark."""
+    return [pattern.format(dataset=d, model=m) for d, m in runs(models)]
+
+
+def matbench_tasks(model):
+    """Matbench tasks of the benchmark that a model runs on."""
+    return [d for d, m in runs([model]) if "matbench" in config["datasets"][d]]

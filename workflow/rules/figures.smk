@@ -31,9 +31,10 @@ rule plot_parity:
 rule plot_learning_curves:
     input:
         histories=lambda w: [
-            f"results/finetune/{w.dataset}/{m}/seed{seed}/history.csv"
-            for m in TRAINED
+            f"results/finetune/{d}/{m}/seed{seed}/history.csv"
+            for d, m in runs(TRAINED)
             for seed in seeds_of(m)
+            if d == w.dataset
         ],
     output:
         report(
@@ -47,7 +48,9 @@ rule plot_learning_curves:
     conda:
         "../../envs/analysis.yaml"
     params:
-        models=[m for m in TRAINED for seed in seeds_of(m)],
+        models=lambda w: [
+            m for d, m in runs(TRAINED) for seed in seeds_of(m) if d == w.dataset
+        ],
         labels=LABELS,
         title=lambda w: LABELS[w.dataset],
         unit=lambda w: UNITS[w.dataset],
@@ -78,12 +81,8 @@ rule plot_mae:
 rule figures:
     input:
         rules.plot_mae.output,
-        expand(
-            "results/figures/learning_curves/{dataset}.png",
-            dataset=DATASETS if TRAINED else [],
-        ),
-        expand(
+        sorted(set(run_files("results/figures/learning_curves/{dataset}.png", TRAINED))),
+        run_files(
             "results/figures/parity/{dataset}/{model}.png",
-            dataset=DATASETS,
-            model=[m for m in MODELS if m != "dummy"],
+            [m for m in MODELS if m != "dummy"],
         ),

@@ -12,14 +12,9 @@ rule snapshot_reproduction:
         comparisons=rules.compare_models.output[0],
         scores=rules.score_models.output[0],
         mae=rules.plot_mae.output[0],
-        parity=expand(
-            "results/figures/parity/{dataset}/{model}.png",
-            dataset=DATASETS,
-            model=TRAINED,
-        ),
-        curves=expand(
-            "results/figures/learning_curves/{dataset}.png",
-            dataset=DATASETS if TRAINED else [],
+        parity=run_files("results/figures/parity/{dataset}/{model}.png", TRAINED),
+        curves=sorted(
+            set(run_files("results/figures/learning_curves/{dataset}.png", TRAINED))
         ),
         tables=expand("results/data/{dataset}/table.csv", dataset=DATASETS),
     output:

@@ -7,7 +7,7 @@ Makes: results/scores.csv, results/comparisons.csv, results/tables/huang2024_tab
 
 rule score_models:
     input:
-        predictions=benchmark_files("predictions.csv"),
+        predictions=run_files("results/finetune/{dataset}/{model}/predictions.csv"),
     output:
         report("results/scores.csv", caption="../report/scores.rst", category="Tables"),
     log:
@@ -43,11 +43,10 @@ rule compare_models:
 
 rule tabulate_huang2024:
     input:
-        predictions=benchmark_files("predictions.csv"),
+        predictions=run_files("results/finetune/{dataset}/{model}/predictions.csv"),
         provenance=[
             f"results/finetune/{d}/{m}/seed{seed}/provenance.json"
-            for d in DATASETS
-            for m in MODELS
+            for d, m in runs()
             for seed in seeds_of(m)
         ],
         table2="resources/paper/huang2024_table2.csv",
@@ -74,10 +73,13 @@ rule tabulate_huang2024:
 
 rule record_matbench:
     input:
-        tables=expand("results/data/{dataset}/table.csv", dataset=MATBENCH),
-        predictions=expand(
-            "results/finetune/{dataset}/{{model}}/predictions.csv", dataset=MATBENCH
-        ),
+        tables=lambda w: [
+            f"results/data/{d}/table.csv" for d in matbench_tasks(w.model)
+        ],
+        predictions=lambda w: [
+            f"results/finetune/{d}/{w.model}/predictions.csv"
+            for d in matbench_tasks(w.model)
+        ],
     output:
         "results/matbench/{model}.json.gz",
     log:
@@ -85,7 +87,7 @@ rule record_matbench:
     conda:
         "../../envs/matbench.yaml"
     params:
-        tasks=MATBENCH,
+        tasks=lambda w: matbench_tasks(w.model),
         metadata=lambda w: {
             "algorithm": LABELS[w.model],
             "software": "matpretrain",
@@ -106,4 +108,4 @@ rule tables:
 
 rule matbench:
     input:
-        expand("results/matbench/{model}.json.gz", model=MODELS if MATBENCH else []),
+        [f"results/matbench/{m}.json.gz" for m in MODELS if matbench_tasks(m)],

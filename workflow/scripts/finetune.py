@@ -1,6 +1,5 @@
 """Train a network on all outer folds of one dataset and seed; predict validation and test rows."""
 
-import json
 import multiprocessing
 import sys
 import time
@@ -139,7 +138,7 @@ if __name__ == "__main__":
                 "threads": snakemake.threads,
                 "wall_seconds": round(time.perf_counter() - started, 1),
                 "code_version": p.code,
-                "recipe": json.loads(json.dumps(p.recipe)),
+                "recipe": dict(p.recipe),
                 "versions": environment(),
             },
             snakemake.output.provenance,

@@ -10,7 +10,7 @@ from matpretrain.data import DataError
 def job(snakemake):
     """Yield `say(text)`, which writes a line to the terminal and to the log of the job.
 
-    A DataError ends the job with exit status 1 and its one line instead of a traceback.
+    A DataError, or a training that diverged, ends the job with exit status 1 and its one line instead of a traceback.
     """
     path = snakemake.log[0] if snakemake.log else None
     label = " ".join([snakemake.rule, *(str(w) for w in snakemake.wildcards)])
@@ -25,6 +25,6 @@ def job(snakemake):
 
     try:
         yield say
-    except DataError as error:
+    except (DataError, FloatingPointError) as error:
         say(f"error: {error}")
         sys.exit(1)
