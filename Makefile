@@ -14,7 +14,7 @@ test: .venv/installed
 	.venv/bin/python -m pytest
 
 paper: .venv/installed
-	$(SNAKEMAKE) --resources gpu=1
+	$(SNAKEMAKE)
 
 bench: .venv/installed
 	.venv/bin/python benchmark/run.py

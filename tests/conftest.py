@@ -41,8 +41,11 @@ class Checkout:
 
     def planned(self, *arguments):
         """Names of the rules that a dry run would execute, one per job."""
-        text = self.snakemake("-n", "--quiet", "host", *arguments).text
-        return sorted(line.split()[1].rstrip(":") for line in text.splitlines() if line.startswith(("rule ", "localrule ")))
+        done = self.snakemake("-n", "--quiet", "host", *arguments)
+        assert done.returncode == 0, done.text
+        return sorted(
+            line.split()[1].rstrip(":") for line in done.text.splitlines() if line.startswith(("rule ", "localrule "))
+        )
 
 
 @pytest.fixture

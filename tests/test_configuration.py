@@ -54,10 +54,10 @@ def test_requirements_pin_everything_that_is_installed():
     from importlib.metadata import distributions
 
     ours = {d.metadata["Name"].lower().replace("_", "-"): d.version.split("+")[0] for d in distributions()}
-    for name in ("pip", "wheel", "matpretrain"):
-        ours.pop(name, None)
     known = pins()
-    missing = {name: version for name, version in ours.items() if known.get(name) != version}
+    # torch pins its own CUDA packages exactly; which of them a machine gets depends on its wheel
+    free = ("pip", "wheel", "matpretrain", "nvidia", "cuda", "triton")
+    missing = {n: v for n, v in ours.items() if known.get(n) != v and not n.startswith(free)}
     assert not missing
 
 
@@ -89,10 +89,14 @@ def test_every_key_of_the_configuration_is_in_its_reference():
     assert not missing
 
 
-def test_registered_names_exist_in_the_scripts():
-    import finetune
+def test_registered_models_exist():
+    import importlib
+
     import fit_baseline
 
-    models = load("config/models.yaml")["models"].values()
-    assert {m["encoder"] for m in models if "encoder" in m} <= set(finetune.ENCODERS)
-    assert {m["estimator"] for m in models if "estimator" in m} <= set(fit_baseline.ESTIMATORS)
+    for entry in load("config/models.yaml")["models"].values():
+        if "encoder" in entry:
+            network = importlib.import_module(f"matpretrain.{entry['encoder']}")
+            assert network.Model and network.Inputs
+        else:
+            assert entry["estimator"] in fit_baseline.ESTIMATORS

@@ -1,3 +1,4 @@
+import errno
 import gzip
 import hashlib
 import json
@@ -12,17 +13,9 @@ from conftest import TASKS
 
 from matpretrain import sources
 from matpretrain.composition import matscholar_vectors
-from matpretrain.data import (
-    DataError,
-    atomic_path,
-    check_hash,
-    encode,
-    inner_split,
-    outer_folds,
-    read_csv,
-    read_table,
-    write_csv,
-)
+from matpretrain.data import encode, read_table
+from matpretrain.files import DataError, atomic_path, check_hash, read_csv, write_csv
+from matpretrain.splits import inner_split, outer_folds
 
 KNOWN = ~np.isnan(matscholar_vectors()).any(1)
 SIZES = dict(zip(TASKS, [312, 636, 1265, 4764, 10987, 10987, 18928, 106113, 132752], strict=True))
@@ -45,7 +38,10 @@ def csv(tmp_path, text):
         ("formula,gap\nFe,1\nO2,\n", ["line 3", "finite"]),
         ("formula,gap\nFe,inf\n", ["line 2", "'inf'"]),
         ("formula,gap\nFe,high\n", ["line 2", "'high'"]),
-        ("id,formula,gap\na,Fe,1\na,O2,2\n", ["line 3", "'a'", "unique"]),
+        ("formula,gap\nFe,1\n\nO2,NaN\n", ["line 4", "'NaN'"]),
+        ("formula,gap\nFe,1,5\n", ["mine.csv", "more cells than the header"]),
+        ("id,formula,gap\na,Fe,1\n ,O2,2\n", ["line 3", "id is empty"]),
+        ("id,formula,gap\na,Fe,1\na,O2,2\n", ["line 3", "id a", "unique"]),
     ],
 )
 def test_bad_tables_are_named_in_one_line(tmp_path, text, words):
@@ -67,6 +63,11 @@ def test_missing_and_damaged_files_are_named(tmp_path):
         read_table(tmp_path / "absent.csv", "gap")
     broken = tmp_path / "broken.csv.gz"
     broken.write_bytes(gzip.compress(b"formula,gap\nFe,1\n" * 100)[:40])
+    with pytest.raises(DataError, match="not a readable CSV"):
+        read_table(broken, "gap")
+    whole = bytearray(gzip.compress(b"formula,gap\n" + os.urandom(400).hex().encode()))
+    whole[100] ^= 255
+    broken.write_bytes(whole)
     with pytest.raises(DataError, match="not a readable CSV"):
         read_table(broken, "gap")
     with pytest.raises(DataError, match=r"sha256 is .* expected"):
@@ -95,7 +96,7 @@ def test_unknown_elements_stop_or_are_listed(tmp_path):
         encode(table, "mine.csv", KNOWN)
     kept, compositions, dropped = encode(table, "mine.csv", KNOWN, "drop")
     assert kept["formula"].tolist() == ["Fe", "O2"] and len(compositions) == 2
-    assert dropped == ["row-2 Og2Fe (Og)"]
+    assert dropped == ["row-2 Og2Fe (Og)"] and kept.index.tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -138,6 +139,13 @@ def test_writing_is_whole_or_not_at_all(tmp_path):
     blocked = tmp_path / "table.csv" / "below.csv"
     with pytest.raises(DataError, match="cannot be written"), atomic_path(blocked):
         pass
+    folder = tmp_path / "folder.csv"
+    (folder / "in_the_way").mkdir(parents=True)
+    with pytest.raises(DataError, match=r"folder.csv: cannot be written"), atomic_path(folder) as temporary:
+        temporary.write_text("new")
+    with pytest.raises(DataError, match="free space"), atomic_path(path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert path.read_text() == "earlier" and sorted(os.listdir(tmp_path)) == ["folder.csv", "table.csv"]
 
 
 @pytest.mark.parametrize(("name", "rows"), [("pymatgen_exp_formation_energy", 2135), ("matminer_transport_seebeck_p", 47737)])
@@ -208,7 +216,7 @@ def test_download_gives_up_with_one_line_and_leaves_nothing(tmp_path, monkeypatc
     answers, served, url = server
     register(monkeypatch, url, "0" * 64)
     answers.append((200, b"something else"))
-    with pytest.raises(DataError, match=r"after 4 tries .*mirror: DIR") as error:
+    with pytest.raises(DataError, match=r"in 4 tries .*mirror: DIR") as error:
         sources.download("tiny", tmp_path / "tiny.json.gz")
     assert len(served) == 4 and "\n" not in str(error.value) and os.listdir(tmp_path) == []
 

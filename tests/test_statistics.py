@@ -6,7 +6,8 @@ from scipy import stats
 from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 
 from matpretrain import statistics
-from matpretrain.data import outer_folds, read_table
+from matpretrain.data import read_table
+from matpretrain.splits import outer_folds
 
 
 def predictions(n_seeds=2, n_folds=5, rows=20, seed=0):

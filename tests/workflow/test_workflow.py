@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from matpretrain.data import read_csv
+from matpretrain.files import read_csv
 from matpretrain.sources import read_embedded
 
 FAST = {"epochs": 2}
@@ -33,7 +33,7 @@ def write_config(folder, **changes):
 
 
 def edit_module(checkout, name, old, new):
-    path = checkout.folder / "workflow/scripts/matpretrain" / name
+    path = checkout.folder / "workflow/scripts" / name
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new))
@@ -114,21 +114,60 @@ def test_one_thread_and_two_give_the_same_predictions(finished):
 
 
 def test_a_comment_reruns_nothing_and_a_formula_what_uses_it(finished):
-    edit_module(finished, "roost.py", "HEADS, HIDDEN = 64, 3, 256", "HEADS, HIDDEN = 64, 3, 256  # sizes")
-    edit_module(finished, "magpie.py", '"""The Magpie fingerprint', '"""This is the Magpie fingerprint')
+    edit_module(finished, "matpretrain/roost.py", "HEADS, HIDDEN = 64, 3, 256", "HEADS, HIDDEN = 64, 3, 256  # sizes")
+    edit_module(finished, "matpretrain/magpie.py", '"""The Magpie fingerprint', '"""This is the Magpie fingerprint')
     assert finished.planned(*finished.arguments) == []
-    edit_module(finished, "roost.py", "y = ReLU", "z = ReLU")
+    edit_module(finished, "matpretrain/roost.py", "y = ReLU", "z = ReLU")
     assert finished.planned(*finished.arguments) == []
-    edit_module(finished, "roost.py", "F.relu(self.linear(x)) + self.skip(x)", "F.relu(self.linear(x)) - self.skip(x)")
+    edit_module(
+        finished, "matpretrain/roost.py", "F.relu(self.linear(x)) + self.skip(x)", "F.relu(self.linear(x)) - self.skip(x)"
+    )
     planned = finished.planned(*finished.arguments)
     assert planned.count("finetune") == 2
     assert not {"prepare_dataset", "fit_baseline", "featurize_magpie", "export_elements"} & set(planned)
-    edit_module(finished, "roost.py", "F.relu(self.linear(x)) - self.skip(x)", "F.relu(self.linear(x)) + self.skip(x)")
-    edit_module(finished, "magpie.py", "1 - np.exp(-0.25", "2 - np.exp(-0.25")
+    edit_module(
+        finished, "matpretrain/roost.py", "F.relu(self.linear(x)) - self.skip(x)", "F.relu(self.linear(x)) + self.skip(x)"
+    )
+    edit_module(finished, "matpretrain/magpie.py", "1 - np.exp(-0.25", "2 - np.exp(-0.25")
     planned = finished.planned(*finished.arguments)
     assert "featurize_magpie" in planned and "finetune" not in planned
-    edit_module(finished, "magpie.py", "2 - np.exp(-0.25", "1 - np.exp(-0.25")
+    edit_module(finished, "matpretrain/magpie.py", "2 - np.exp(-0.25", "1 - np.exp(-0.25")
     assert finished.planned(*finished.arguments) == []
+
+
+def test_scripts_are_tracked_like_modules(finished):
+    edit_module(finished, "fit_baseline.py", "    return RandomForest", "    # many\n    return RandomForest")
+    edit_module(finished, "matpretrain/jobs.py", "error: {error}", "error was: {error}")
+    assert finished.planned(*finished.arguments) == []
+    edit_module(finished, "fit_baseline.py", "RandomForestRegressor(500", "RandomForestRegressor(400")
+    planned = finished.planned(*finished.arguments)
+    assert planned.count("fit_baseline") == 3 and "finetune" not in planned
+    edit_module(finished, "fit_baseline.py", "RandomForestRegressor(400", "RandomForestRegressor(500")
+    edit_module(finished, "matpretrain/jobs.py", "error was: {error}", "error: {error}")
+
+
+def test_a_new_model_is_one_module_and_one_entry(finished):
+    module = finished.folder / "workflow/scripts/matpretrain/perceptron.py"
+    module.write_text(
+        "import torch\n"
+        "from torch import nn\n\n\n"
+        "class Inputs:\n"
+        "    def __init__(self, c, device):\n"
+        "        self.x = torch.zeros(len(c), 119, device=device)\n"
+        "        rows, columns = torch.as_tensor(c.row), torch.as_tensor(c.number.astype(int))\n"
+        "        self.x[rows, columns] = torch.as_tensor(c.fraction, dtype=torch.float32)\n\n"
+        "    def __getitem__(self, rows):\n"
+        "        return self.x[rows]\n\n\n"
+        "def Model(element_vectors, n_outputs):\n"
+        "    return nn.Sequential(nn.Linear(119, 32), nn.ReLU(), nn.Linear(32, n_outputs))\n"
+    )
+    models = {"perceptron": {"encoder": "perceptron", "label": "Perceptron"}}
+    arguments = write_config(finished.folder, models=models)
+    done = finished.snakemake(*arguments, "--", "results/finetune/mine/perceptron/predictions.csv")
+    assert done.returncode == 0, done.text
+    table = read_csv(finished.folder / "results/finetune/mine/perceptron/predictions.csv")
+    assert list(table.columns) == COLUMNS and len(table.query("part == 'test'")) == 120
+    write_config(finished.folder)
 
 
 def test_a_new_label_trains_nothing_again(finished):
@@ -156,7 +195,7 @@ def error_line(done):
     [
         (lambda t: t.assign(formula=["Xx2", *t["formula"][1:]]), ["mine.csv", "line 2", "Xx", "correct or remove"]),
         (lambda t: t.assign(energy=[np.inf, *t["energy"][1:]]), ["mine.csv", "line 2", "finite"]),
-        (lambda t: t.assign(id="same"), ["mine.csv", "line 3", "same", "unique"]),
+        (lambda t: t.assign(id="same"), ["mine.csv", "line 3", "id same", "unique"]),
         (lambda t: t.rename(columns={"energy": "value"}), ["mine.csv", "'energy'", "registry"]),
         (lambda t: t.head(0), ["mine.csv", "no rows"]),
         (lambda t: t.assign(formula=["Og", *t["formula"][1:]]), ["mine.csv", "line 2", "Og", "unknown_elements: drop"]),
@@ -164,17 +203,20 @@ def error_line(done):
     ],
 )
 def test_bad_rows_end_with_one_line_and_leave_earlier_results(checkout, edit, words):
-    write_csv_of_60(checkout.folder, edit)
-    earlier = checkout.folder / "results/finetune/mine/roost/predictions.csv"
-    earlier.parent.mkdir(parents=True)
-    earlier.write_text("earlier\n")
+    table = "results/data/mine/table.csv"
+    write_csv_of_60(checkout.folder)
     arguments = write_config(checkout.folder)
-    done = checkout.snakemake(*arguments, "--", "results/data/mine/table.csv")
+    assert checkout.snakemake(*arguments, "--", table).returncode == 0
+    files = sorted((checkout.folder / "results/data/mine").iterdir())
+    earlier = [path.read_bytes() for path in files]
+    write_csv_of_60(checkout.folder, edit)
+    done = checkout.snakemake(*arguments, "--", table)
     assert done.returncode == 1
     line = error_line(done)
     assert all(word in line for word in words), line
     assert "Traceback" not in done.text
-    assert earlier.read_text() == "earlier\n" and not (checkout.folder / "results/data/mine/table.csv").exists()
+    assert sorted((checkout.folder / "results/data/mine").iterdir()) == files
+    assert [path.read_bytes() for path in files] == earlier
 
 
 @pytest.mark.parametrize(
@@ -188,6 +230,12 @@ def test_bad_rows_end_with_one_line_and_leave_earlier_results(checkout, edit, wo
         ({"datasets": {"mine": {"csv": "mine.csv", "unit": "eV"}}}, ["datasets.mine", "'target'"]),
         ({"benchmark": {"exclude": {"mine": ["roost"]}}}, ["benchmark.exclude.mine", "roost", "not part"]),
         ({"mirror": "nowhere"}, ["mirror", "nowhere", "no such folder"]),
+        ({"recipe": {"learning_rate": "1e-3"}}, ["recipe.learning_rate", "write 1.0e-3"]),
+        (
+            {"datasets": {"mine": {"target": "x", "unit": "eV"}}},
+            ["datasets.mine", "exactly one of matbench or csv or embedded"],
+        ),
+        ({"models": {"net": {"encoder": "net", "label": "Net"}}}, ["models.net.encoder", "net.py"]),
         ({"device": "gpu"}, ["device", "'gpu'"]),
     ],
 )
@@ -228,7 +276,8 @@ def test_an_output_that_cannot_be_written_is_named(checkout):
     (blocked / "compositions.npz").mkdir()
     (blocked / "compositions.npz" / "in_the_way").touch()
     done = checkout.snakemake(*write_config(checkout.folder), "--", "results/data/mine/table.csv")
-    assert done.returncode == 1 and "compositions.npz" in done.text
+    assert done.returncode == 1 and "compositions.npz: cannot be written" in error_line(done)
+    assert "Traceback" not in done.text
     assert not list(blocked.glob("*.tmp*"))
 
 

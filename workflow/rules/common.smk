@@ -21,9 +21,25 @@ def check_config(config):
         jsonschema.Draft202012Validator(schema).iter_errors(config)
     )
     if error:
+        hint = ""
+        if error.validator == "oneOf":
+            choices = (
+                ("encoder (a network)", "estimator with features")
+                if error.absolute_path[0] == "models"
+                else ("matbench", "csv", "embedded")
+            )
+            raise WorkflowError(
+                f"config key {'.'.join(map(str, error.absolute_path))}: give exactly one of {' or '.join(choices)}; see config/README.md"
+            )
+        if (
+            error.validator == "type"
+            and isinstance(error.instance, str)
+            and re.fullmatch(r"[-+]?\d+e[-+]?\d+", error.instance)
+        ):
+            hint = " (YAML reads 1e-3 as text: write 1.0e-3)"
         key = ".".join(str(p) for p in error.absolute_path) or "(top level)"
         raise WorkflowError(
-            f"config key {key}: {error.message}; see config/README.md for the keys and their types"
+            f"config key {key}: {error.message}{hint}; see config/README.md for the keys and their types"
         )
     for kind in ("datasets", "models"):
         for name in config["benchmark"][kind]:
@@ -35,6 +51,12 @@ def check_config(config):
         if "csv" in entry and not Path(entry["csv"]).is_file():
             raise WorkflowError(
                 f"config key datasets.{name}.csv: {entry['csv']}: no such file; correct the path"
+            )
+    package = Path(workflow.basedir) / "workflow/scripts/matpretrain"
+    for name, entry in config["models"].items():
+        if "encoder" in entry and not (package / f"{entry['encoder']}.py").is_file():
+            raise WorkflowError(
+                f"config key models.{name}.encoder: there is no module {package.name}/{entry['encoder']}.py; correct the name or write it"
             )
     for dataset, models in config["benchmark"]["exclude"].items():
         for model in models:
@@ -61,12 +83,10 @@ BASELINES = [m for m, entry in config["models"].items() if "estimator" in entry]
 EXCLUDED = config["benchmark"]["exclude"]
 TRAINED = [m for m in MODELS if m in NETWORKS]
 
-LABELS = {
-    name: entry.get("label", name)
-    for kind in ("datasets", "models")
-    for name, entry in config[kind].items()
+LABELS = {d: config["datasets"][d].get("label", d) for d in DATASETS} | {
+    m: config["models"][m]["label"] for m in MODELS
 }
-UNITS = {name: entry["unit"] for name, entry in config["datasets"].items()}
+UNITS = {d: config["datasets"][d]["unit"] for d in DATASETS}
 
 
 wildcard_constraints:
@@ -90,7 +110,8 @@ def raw_file(wildcards):
     if kind == "csv":
         return {"raw": entry["csv"]}
     if kind == "mirror":
-        return {"raw": f"{config['mirror']}/{entry['mirror_file']}"}
+        name = entry.get("mirror_file", f"tables/{entry['matbench']}.csv.gz")
+        return {"raw": f"{config['mirror']}/{name}"}
     if kind == "download":
         return {"raw": f"resources/downloads/{wildcards.dataset}.json.gz"}
     return {}
@@ -100,6 +121,12 @@ def data_keys(dataset):
     """Registry keys of a dataset that decide its rows and folds; a new label must not train anything again."""
     words = ("label", "property", "unit", "licence", "citation")
     return {k: v for k, v in config["datasets"][dataset].items() if k not in words}
+
+
+def label(name):
+    """Name of a dataset or model in tables and figures."""
+    entry = config["datasets"].get(name) or config["models"][name]
+    return entry.get("label", name)
 
 
 def quantity(dataset):

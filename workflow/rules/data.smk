@@ -1,6 +1,8 @@
 """Raw data -> validated tables with folds and encoded compositions.
 
 Needs: nothing, a mirror, the network, or a CSV of the user.
+Outputs are marked update() here and in finetune.smk: a job that fails must not have cost the earlier result. Scripts write
+whole files and rename them.
 Makes: results/data/{dataset}/table.csv (id, formula, target, fold), compositions.npz; results/data/elements.npy
 """
 
@@ -26,8 +28,8 @@ rule prepare_dataset:
     input:
         unpack(raw_file),
     output:
-        table="results/data/{dataset}/table.csv",
-        compositions="results/data/{dataset}/compositions.npz",
+        table=update("results/data/{dataset}/table.csv"),
+        compositions=update("results/data/{dataset}/compositions.npz"),
     log:
         "logs/data/{dataset}/prepare.log",
     conda:
@@ -39,7 +41,7 @@ rule prepare_dataset:
         entry=lambda w: data_keys(w.dataset),
         kind=lambda w: source_kind(w.dataset),
         unknown_elements=config["unknown_elements"],
-        code=fingerprint("data", "sources", "composition"),
+        code=fingerprint("prepare_dataset"),
     script:
         "../scripts/prepare_dataset.py"
 
@@ -52,6 +54,6 @@ rule export_elements:
     conda:
         "../../envs/data.yaml"
     params:
-        code=fingerprint("composition"),
+        code=fingerprint("export_elements"),
     script:
         "../scripts/export_elements.py"

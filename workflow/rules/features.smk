@@ -18,6 +18,6 @@ rule featurize_magpie:
         mem_mb=4000,
         runtime=30,
     params:
-        code=fingerprint("magpie"),
+        code=fingerprint("featurize_magpie"),
     script:
         "../scripts/featurize_magpie.py"

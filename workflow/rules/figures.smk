@@ -21,9 +21,9 @@ rule plot_parity:
         "../../envs/analysis.yaml"
     params:
         quantity=lambda w: quantity(w.dataset),
-        unit=lambda w: UNITS[w.dataset],
-        title=lambda w: f"{LABELS[w.model]} on {LABELS[w.dataset]}",
-        code=fingerprint("plots", "statistics", "data"),
+        unit=lambda w: config["datasets"][w.dataset]["unit"],
+        title=lambda w: f"{label(w.model)} on {label(w.dataset)}",
+        code=fingerprint("plot_parity"),
     script:
         "../scripts/plot_parity.py"
 
@@ -52,9 +52,9 @@ rule plot_learning_curves:
             m for d, m in runs(TRAINED) for seed in seeds_of(m) if d == w.dataset
         ],
         labels=LABELS,
-        title=lambda w: LABELS[w.dataset],
-        unit=lambda w: UNITS[w.dataset],
-        code=fingerprint("plots", "data"),
+        title=lambda w: label(w.dataset),
+        unit=lambda w: config["datasets"][w.dataset]["unit"],
+        code=fingerprint("plot_learning_curves"),
     script:
         "../scripts/plot_learning_curves.py"
 
@@ -73,7 +73,7 @@ rule plot_mae:
     params:
         labels=LABELS,
         units=UNITS,
-        code=fingerprint("plots", "data"),
+        code=fingerprint("plot_mae"),
     script:
         "../scripts/plot_mae.py"
 

@@ -11,9 +11,13 @@ rule finetune:
         compositions=rules.prepare_dataset.output.compositions,
         elements=rules.export_elements.output[0],
     output:
-        predictions="results/finetune/{dataset}/{model}/seed{seed}/predictions.csv",
-        history="results/finetune/{dataset}/{model}/seed{seed}/history.csv",
-        provenance="results/finetune/{dataset}/{model}/seed{seed}/provenance.json",
+        predictions=update(
+            "results/finetune/{dataset}/{model}/seed{seed}/predictions.csv"
+        ),
+        history=update("results/finetune/{dataset}/{model}/seed{seed}/history.csv"),
+        provenance=update(
+            "results/finetune/{dataset}/{model}/seed{seed}/provenance.json"
+        ),
     log:
         "logs/finetune/{dataset}/{model}/seed{seed}.log",
     benchmark:
@@ -22,7 +26,7 @@ rule finetune:
         model="|".join(map(re.escape, NETWORKS)),
     conda:
         "../../envs/torch.yaml"
-    threads: 5
+    threads: 4
     resources:
         mem_mb=8000,
         runtime=720,
@@ -32,9 +36,7 @@ rule finetune:
         recipe=config["recipe"],
         inner_fraction=config["inner_fraction"],
         device=config["device"],
-        code=lambda w: fingerprint(
-            "training", "objectives", "data", config["models"][w.model]["encoder"]
-        ),
+        code=lambda w: fingerprint("finetune", config["models"][w.model]["encoder"]),
     script:
         "../scripts/finetune.py"
 
@@ -51,8 +53,12 @@ rule fit_baseline:
         table=rules.prepare_dataset.output.table,
         compositions=rules.prepare_dataset.output.compositions,
     output:
-        predictions="results/finetune/{dataset}/{model}/seed{seed}/predictions.csv",
-        provenance="results/finetune/{dataset}/{model}/seed{seed}/provenance.json",
+        predictions=update(
+            "results/finetune/{dataset}/{model}/seed{seed}/predictions.csv"
+        ),
+        provenance=update(
+            "results/finetune/{dataset}/{model}/seed{seed}/provenance.json"
+        ),
     log:
         "logs/finetune/{dataset}/{model}/seed{seed}.log",
     benchmark:
@@ -68,7 +74,7 @@ rule fit_baseline:
     params:
         estimator=lambda w: config["models"][w.model]["estimator"],
         features=lambda w: config["models"][w.model]["features"],
-        code=fingerprint("composition", "data"),
+        code=fingerprint("fit_baseline"),
     script:
         "../scripts/fit_baseline.py"
 
@@ -77,12 +83,12 @@ rule merge_seeds:
     input:
         predictions=seed_files("predictions.csv"),
     output:
-        "results/finetune/{dataset}/{model}/predictions.csv",
+        update("results/finetune/{dataset}/{model}/predictions.csv"),
     log:
         "logs/finetune/{dataset}/{model}/merge.log",
     conda:
         "../../envs/analysis.yaml"
     params:
-        code=fingerprint("statistics", "data"),
+        code=fingerprint("merge_seeds"),
     script:
         "../scripts/merge_seeds.py"

@@ -1,7 +1,7 @@
 """A committed snapshot of real runs.
 
 Needs: tables and figures of the configured benchmark
-Makes: docs/reproduction/huang2024_table2.{csv,md}, comparisons, figures and provenance.json
+Makes: docs/reproduction: huang2024_table2.{csv,md}, comparisons.csv, scores.csv, figures, provenance.json
 """
 
 
@@ -17,7 +17,13 @@ rule snapshot_reproduction:
             set(run_files("results/figures/learning_curves/{dataset}.png", TRAINED))
         ),
         tables=expand("results/data/{dataset}/table.csv", dataset=DATASETS),
+        made=rules.tabulate_huang2024.input.provenance,
     output:
+        csv="docs/reproduction/huang2024_table2.csv",
+        md="docs/reproduction/huang2024_table2.md",
+        comparisons="docs/reproduction/comparisons.csv",
+        scores="docs/reproduction/scores.csv",
+        figures=directory("docs/reproduction/figures"),
         provenance="docs/reproduction/provenance.json",
     log:
         "logs/reproduction.log",

@@ -15,8 +15,8 @@ rule score_models:
     conda:
         "../../envs/analysis.yaml"
     params:
-        units={d: UNITS[d] for d in DATASETS},
-        code=fingerprint("statistics", "data"),
+        units=UNITS,
+        code=fingerprint("score_models"),
     script:
         "../scripts/score_models.py"
 
@@ -36,7 +36,7 @@ rule compare_models:
         "../../envs/analysis.yaml"
     params:
         models=MODELS,
-        code=fingerprint("statistics", "data"),
+        code=fingerprint("compare_models"),
     script:
         "../scripts/compare_models.py"
 
@@ -66,7 +66,7 @@ rule tabulate_huang2024:
     params:
         labels=LABELS,
         units=UNITS,
-        code=fingerprint("statistics", "data"),
+        code=fingerprint("tabulate_huang2024"),
     script:
         "../scripts/tabulate_huang2024.py"
 
@@ -87,14 +87,16 @@ rule record_matbench:
     conda:
         "../../envs/matbench.yaml"
     params:
-        tasks=lambda w: matbench_tasks(w.model),
+        tasks=lambda w: [
+            config["datasets"][d]["matbench"] for d in matbench_tasks(w.model)
+        ],
         metadata=lambda w: {
-            "algorithm": LABELS[w.model],
+            "algorithm": label(w.model),
             "software": "matpretrain",
             "seeds": seeds_of(w.model),
             "recipe": config["recipe"] if w.model in NETWORKS else {},
         },
-        code=fingerprint("statistics", "data"),
+        code=fingerprint("record_matbench"),
     script:
         "../scripts/record_matbench.py"
 

@@ -4,7 +4,7 @@ from itertools import combinations
 
 import pandas as pd
 
-from matpretrain.data import read_csv, write_csv
+from matpretrain.files import read_csv, write_csv
 from matpretrain.jobs import job
 from matpretrain.statistics import COMPARED, compare, holm
 

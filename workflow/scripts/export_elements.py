@@ -3,7 +3,7 @@
 import numpy as np
 
 from matpretrain.composition import matscholar_vectors
-from matpretrain.data import atomic_path
+from matpretrain.files import atomic_path
 from matpretrain.jobs import job
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import time
 import numpy as np
 
 from matpretrain.composition import Compositions
-from matpretrain.data import atomic_path
+from matpretrain.files import atomic_path
 from matpretrain.jobs import job
 from matpretrain.magpie import magpie_features
 

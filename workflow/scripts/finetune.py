@@ -1,5 +1,6 @@
 """Train a network on all outer folds of one dataset and seed; predict validation and test rows."""
 
+import importlib
 import multiprocessing
 import sys
 import time
@@ -9,17 +10,15 @@ import numpy as np
 import pandas as pd
 import torch
 
-from matpretrain import roost
 from matpretrain.composition import Compositions
-from matpretrain.data import inner_split, read_csv, write_csv
-from matpretrain.devices import describe, pick_device
+from matpretrain.devices import claim_device, describe
+from matpretrain.files import read_csv, write_csv
 from matpretrain.jobs import job
 from matpretrain.objectives import SUPERVISED
 from matpretrain.provenance import environment, write_json
+from matpretrain.splits import inner_split
 from matpretrain.training import Recipe, fit, predict
 
-# encoder -> model and its inputs; a new network is one entry here and one in config/models.yaml
-ENCODERS = {"roost": (roost.Roost, roost.CompositionInputs)}
 PROGRESS = 10  # progress lines per fold
 
 
@@ -27,7 +26,7 @@ def train_fold(fold, seed, encoder, recipe, inner_fraction, table, compositions,
     """Train one outer fold. Returns its prediction rows and history as data frames."""
     if device == "cpu":
         torch.set_num_threads(1)  # folds run side by side, one thread each
-    build, encode = ENCODERS[encoder]
+    network = importlib.import_module(f"matpretrain.{encoder}")
     target = table["target"].to_numpy()
     test = np.flatnonzero(table["fold"] == fold)
     train, validation = inner_split(np.flatnonzero(table["fold"] != fold), inner_fraction, seed, fold)
@@ -36,8 +35,8 @@ def train_fold(fold, seed, encoder, recipe, inner_fraction, table, compositions,
 
     loss, n_outputs = SUPERVISED[recipe.loss]
     torch.manual_seed(1000 * seed + fold)
-    model = build(element_vectors, n_outputs).to(device)
-    inputs = encode(compositions, device)
+    model = network.Model(element_vectors, n_outputs).to(device)
+    inputs = network.Inputs(compositions, device)
     scaled = torch.as_tensor((target - mean) / std, dtype=torch.float32, device=device)
 
     def outputs(model, rows):
@@ -84,12 +83,11 @@ def train_fold(fold, seed, encoder, recipe, inner_fraction, table, compositions,
 
 
 def finetune(table_path, compositions_path, elements_path, encoder, recipe, inner_fraction, seed, device, threads, say):
-    """Train all outer folds of a dataset, side by side on a CPU. Returns predictions, history and the device's name."""
+    """Train all outer folds of a dataset, side by side on a CPU. Returns predictions and history."""
     table = read_csv(table_path, dtype={"id": str, "formula": str})
     with np.load(compositions_path) as arrays:
         compositions = Compositions(**arrays)
     element_vectors = np.load(elements_path)
-    device = pick_device(device)
     folds = np.unique(table["fold"]).tolist()
     job_arguments = (seed, encoder, Recipe(**recipe), inner_fraction, table, compositions, element_vectors, device, say)
     forks = sys.platform.startswith("linux")  # elsewhere forking is unsafe: folds run one after another
@@ -100,7 +98,7 @@ def finetune(table_path, compositions_path, elements_path, encoder, recipe, inne
     else:
         results = _side_by_side(folds, job_arguments, workers)
     predictions, histories = zip(*results, strict=True)
-    return pd.concat(predictions), pd.concat(histories), describe(device)
+    return pd.concat(predictions), pd.concat(histories)
 
 
 def _side_by_side(folds, job_arguments, workers):
@@ -119,22 +117,23 @@ if __name__ == "__main__":
     with job(snakemake) as say:
         started = time.perf_counter()
         p = snakemake.params
-        predictions, history, device = finetune(
-            snakemake.input.table,
-            snakemake.input.compositions,
-            snakemake.input.elements,
-            encoder=p.encoder,
-            recipe=p.recipe,
-            inner_fraction=p.inner_fraction,
-            seed=int(snakemake.wildcards.seed),
-            device=p.device,
-            threads=snakemake.threads,
-            say=say,
-        )
+        with claim_device(p.device, say) as device:
+            predictions, history = finetune(
+                snakemake.input.table,
+                snakemake.input.compositions,
+                snakemake.input.elements,
+                encoder=p.encoder,
+                recipe=p.recipe,
+                inner_fraction=p.inner_fraction,
+                seed=int(snakemake.wildcards.seed),
+                device=device,
+                threads=snakemake.threads,
+                say=say,
+            )
         write_csv(history, snakemake.output.history)
         write_json(
             {
-                "device": device,
+                "device": describe(device),
                 "threads": snakemake.threads,
                 "wall_seconds": round(time.perf_counter() - started, 1),
                 "code_version": p.code,

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from matpretrain.composition import Compositions, element_fractions
-from matpretrain.data import read_csv, write_csv
+from matpretrain.files import DataError, read_csv, write_csv
 from matpretrain.jobs import job
 from matpretrain.provenance import environment, processor, write_json
 
@@ -66,6 +66,8 @@ if __name__ == "__main__":
     with job(snakemake) as say:
         started = time.perf_counter()
         p = snakemake.params
+        if p.estimator not in ESTIMATORS:
+            raise DataError(f"estimator {p.estimator!r} is not in ESTIMATORS of fit_baseline.py ({', '.join(ESTIMATORS)})")
         table = read_csv(snakemake.input.table, dtype={"id": str, "formula": str})
         features = load_features(p.features, snakemake.input.compositions, snakemake.input.get("magpie"))
         predictions = fit_baseline(table, features, p.estimator, int(snakemake.wildcards.seed), snakemake.threads, say)

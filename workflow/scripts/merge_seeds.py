@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from matpretrain.data import read_csv, write_csv
+from matpretrain.files import read_csv, write_csv
 from matpretrain.jobs import job
 from matpretrain.statistics import epistemic_std
 

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from matpretrain import plots
-from matpretrain.data import read_csv
+from matpretrain.files import read_csv
 from matpretrain.jobs import job
 
 if __name__ == "__main__":

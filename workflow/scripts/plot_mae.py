@@ -1,7 +1,7 @@
 """Bars of the MAE of every model on every dataset."""
 
 from matpretrain import plots
-from matpretrain.data import read_csv
+from matpretrain.files import read_csv
 from matpretrain.jobs import job
 
 if __name__ == "__main__":

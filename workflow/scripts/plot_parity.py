@@ -3,7 +3,7 @@
 import numpy as np
 
 from matpretrain import plots
-from matpretrain.data import read_csv
+from matpretrain.files import read_csv
 from matpretrain.jobs import job
 from matpretrain.statistics import total_std
 

@@ -3,19 +3,11 @@
 import numpy as np
 
 from matpretrain.composition import formula_keys, matscholar_vectors
-from matpretrain.data import (
-    MATBENCH_SEED,
-    DataError,
-    atomic_path,
-    check_hash,
-    check_targets,
-    encode,
-    outer_folds,
-    read_table,
-    write_csv,
-)
+from matpretrain.data import check_targets, encode, read_table
+from matpretrain.files import DataError, atomic_path, check_hash, write_csv
 from matpretrain.jobs import job
 from matpretrain.sources import read_embedded, read_matbench
+from matpretrain.splits import MATBENCH_SEED, outer_folds
 
 
 def read(name, entry, path, kind):
@@ -24,7 +16,7 @@ def read(name, entry, path, kind):
         return check_targets(read_embedded(entry["embedded"]), f"embedded dataset {entry['embedded']}")
     if kind == "download":
         return check_targets(read_matbench(entry["matbench"], path, entry["target"]), path)
-    expected = entry.get("sha256") if kind == "csv" else entry["mirror_sha256"]
+    expected = entry.get("sha256" if kind == "csv" else "mirror_sha256")
     if expected:
         check_hash(path, expected)
     if kind == "mirror":

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from matpretrain.data import DataError, atomic_path, read_csv
+from matpretrain.files import DataError, atomic_path, read_csv
 from matpretrain.jobs import job
 from matpretrain.statistics import ensemble
 

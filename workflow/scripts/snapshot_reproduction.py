@@ -1,49 +1,55 @@
 """Copy tables and figures of a run into docs/reproduction, with what they were made from."""
 
+import json
 import shutil
 import subprocess
 from pathlib import Path
 
-from matpretrain.data import atomic_path, sha256
+from matpretrain.files import atomic_path, sha256
 from matpretrain.jobs import job
-from matpretrain.provenance import environment, processor, write_json
+from matpretrain.provenance import write_json
 
 
 def commit():
     """Hash of the checked-out commit, marked where the tree has changes; empty outside git."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
     try:
-        found = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12"], capture_output=True, text=True, check=True
-        )
-        return found.stdout.strip()
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return ""
 
 
-def copy(source, folder, name=None):
-    """Copy one file into the folder, whole or not at all."""
-    with atomic_path(Path(folder) / (name or Path(source).name)) as temporary:
+def copy(source, destination):
+    """Copy one file, whole or not at all."""
+    with atomic_path(destination) as temporary:
         shutil.copyfile(source, temporary)
+
+
+def figure_name(path):
+    """One flat name for a figure of results/figures: parity_matbench_steels_roost.png."""
+    parts = Path(path).with_suffix("").parts
+    return "_".join(parts[parts.index("figures") + 1 :]) + Path(path).suffix
 
 
 if __name__ == "__main__":
     with job(snakemake):
-        p, files = snakemake.params, snakemake.input
-        for source in (files.csv, files.md, files.comparisons, files.scores, files.mae):
-            copy(source, p.folder)
-        for source in files.parity:
-            copy(source, p.folder, f"parity_{'_'.join(Path(source).with_suffix('').parts[-2:])}.png")
-        for source in files.curves:
-            copy(source, p.folder, f"learning_curves_{Path(source).name}")
+        p, files, out = snakemake.params, snakemake.input, snakemake.output
+        for name in ("csv", "md", "comparisons", "scores"):
+            copy(files[name], out[name])
+        for source in [files.mae, *files.parity, *files.curves]:
+            copy(source, Path(out.figures) / figure_name(source))
+        runs = {"/".join(Path(path).parts[-4:-1]): json.loads(Path(path).read_text()) for path in files.made}
         write_json(
             {
-                "commit": commit(),
+                "tables_made_by_commit": commit(),
                 "recipe": p.recipe,
-                "seeds": p.seeds,
                 "sources": p.sources,
-                "sha256": {d: sha256(t) for d, t in zip(p.datasets, files.tables, strict=True)},
-                "processor": processor(),
-                "versions": environment(),
+                "table_sha256": {d: sha256(t) for d, t in zip(p.datasets, files.tables, strict=True)},
+                "versions": {k: v for record in runs.values() for k, v in record["versions"].items()},
+                "runs": {
+                    name: {key: record[key] for key in ("device", "threads", "wall_seconds", "code_version")}
+                    for name, record in runs.items()
+                },
             },
-            snakemake.output.provenance,
+            out.provenance,
         )

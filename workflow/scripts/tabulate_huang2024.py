@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from matpretrain.data import atomic_path, read_csv, write_csv
+from matpretrain.files import atomic_path, read_csv, write_csv
 from matpretrain.jobs import job
 from matpretrain.statistics import ensemble, fold_scores, summarise
 
@@ -104,13 +104,15 @@ def markdown(table, published, labels, units):
         values = table.loc[table["dataset"] == dataset, ["mae_mean", "paper_mean"]].max().max()
         cells = [f(dataset, values) for _, f in columns]
         lines.append(f"| {labels.get(dataset, dataset)} | {units[dataset]} | " + " | ".join(cells) + " |")
-    seeds = table["n_seeds"].dropna().max()
-    notes = [
-        "MAE, mean ± population standard deviation over the five official folds (test parts).",
-        f"Networks: mean over up to {seeds} seeds of single models; the ensemble averages the seeds' predictions first.",
-    ]
-    marked = table[table["suspect"].fillna("").astype(bool)]
-    notes += [f"(!) {labels.get(r.dataset, r.dataset)}, {label(r.model)}: {r.suspect}." for r in marked.itertuples()]
+    notes = ["MAE, mean ± population standard deviation over the outer folds (test parts)."]
+    together = table[table["model"].str.endswith("-ensemble") & table["mae_mean"].notna()]
+    if len(together):
+        seeds = ", ".join(f"{labels.get(r.dataset, r.dataset)} {r.n_seeds}" for r in together.itertuples())
+        notes.append(
+            f"A network's MAE is the mean over its seeds; the ensemble averages their predictions first (seeds: {seeds})."
+        )
+    shown = table[table["model"].isin(set(ours) & set(in_paper)) & table["suspect"].fillna("").astype(bool)]
+    notes += [f"(!) {labels.get(r.dataset, r.dataset)}, {label(r.model)}: {r.suspect}." for r in shown.itertuples()]
     return "\n".join(lines) + "\n\n" + "\n".join(f"* {n}" for n in notes) + "\n"
 
 

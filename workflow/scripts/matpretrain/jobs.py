@@ -3,7 +3,7 @@
 import sys
 from contextlib import contextmanager
 
-from matpretrain.data import DataError
+from matpretrain.files import DataError
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """Figure style and drawing."""
 
+import itertools
+
 import matplotlib
 
 matplotlib.use("Agg")
@@ -19,7 +21,7 @@ def style():
 
 def save(figure, path):
     """Write a figure as PNG or SVG (by suffix), atomically, without a time stamp."""
-    from matpretrain.data import atomic_path
+    from matpretrain.files import atomic_path
 
     with atomic_path(path) as temporary:
         figure.savefig(
@@ -83,7 +85,7 @@ def learning_curves(histories, label, unit):
         histories: {model label: data frame (epoch, loss, mae, fold, seed)}.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH * 2, WIDTH * 0.8))
-    for colour, (model, history) in zip(COLOURS, histories.items(), strict=False):
+    for colour, (model, history) in zip(itertools.cycle(COLOURS), histories.items(), strict=False):
         for axes, column in ((left, "loss"), (right, "mae")):
             by_epoch = history.groupby("epoch")[column]
             axes.plot(by_epoch.mean(), color=colour, lw=1.2, label=model)
@@ -108,7 +110,7 @@ def mae_bars(table, labels, units):
     rows = -(-len(datasets) // columns)
     figure, grid = plt.subplots(rows, columns, figsize=(WIDTH * 0.85 * max(columns, 1.4), WIDTH * 0.8 * rows), squeeze=False)
     models = list(dict.fromkeys(table["model"]))
-    colour = dict(zip(models, COLOURS, strict=False))
+    colour = dict(zip(models, itertools.cycle(COLOURS), strict=False))
     for axes, dataset in zip(grid.flat, datasets, strict=False):
         part = table[table["dataset"] == dataset]
         axes.barh(

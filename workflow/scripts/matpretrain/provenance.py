@@ -9,27 +9,28 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
+PLUMBING = {"jobs", "files", "devices", "provenance"}  # they move bytes and words, not numbers
 REPORTED = ("torch", "numpy", "numba", "scipy", "pandas", "scikit-learn", "pymatgen", "matminer")
 
 
 @cache
-def fingerprint(*modules):
-    """Twelve hexadecimal digits that change when the behaviour of these modules may change.
+def fingerprint(*names):
+    """Twelve hexadecimal digits that change when the behaviour of these scripts and modules may change.
 
-    The hash covers the syntax trees, without comments and docstrings, of the named modules of the package and of
-    every module of the package that they import, directly or not.
+    The hash covers the syntax trees, without comments and docstrings, of the named scripts or modules and of every
+    module of the package that they import, directly or not, except the PLUMBING.
     """
     digest = hashlib.sha256()
-    for name in sorted(_closure(modules)):
+    for name in sorted(_closure(names)):
         digest.update(name.encode() + b"\0" + ast.dump(_tree(name)).encode())
     return digest.hexdigest()[:12]
 
 
-def _closure(modules):
-    seen, todo = set(), list(modules)
+def _closure(names):
+    seen, todo = set(), list(names)
     while todo:
         name = todo.pop()
-        if name in seen:
+        if name in seen or name in PLUMBING:
             continue
         seen.add(name)
         for node in ast.walk(_tree(name)):
@@ -41,9 +42,10 @@ def _closure(modules):
 
 @cache
 def _tree(name):
-    tree = ast.parse((PACKAGE / f"{name}.py").read_text())
+    script = PACKAGE.parent / f"{name}.py"
+    tree = ast.parse((script if script.exists() else PACKAGE / f"{name}.py").read_text())
     for node in ast.walk(tree):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node, clean=False) is not None:
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, clean=False) is not None:
             node.body = node.body[1:]
     return tree
 
@@ -72,7 +74,7 @@ def processor():
 
 def write_json(record, path):
     """Write a dictionary as indented JSON, atomically."""
-    from matpretrain.data import atomic_path
+    from matpretrain.files import atomic_path
 
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(record, indent=2) + "\n")

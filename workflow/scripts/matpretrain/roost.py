@@ -160,3 +160,7 @@ class Roost(nn.Module):
 
     def forward(self, batch):
         return self.head(F.relu(self.encoder(batch)))
+
+
+# What finetune.py builds for `encoder: roost`.
+Model, Inputs = Roost, CompositionInputs

@@ -4,14 +4,17 @@ import gzip
 import json
 import tarfile
 import time
+import zlib
 from importlib.resources import files
 
 import pandas as pd
+import requests
 
-from matpretrain.data import DataError, atomic_path, check_hash
+from matpretrain.files import DataError, atomic_path, check_hash
 
 TRIES = 4
 WAIT = 2.0  # seconds before the second try, doubled each time
+TIMEOUT = (10, 60)  # seconds to connect, and between two blocks
 
 
 def matbench_row_ids(name, n_rows):
@@ -21,32 +24,39 @@ def matbench_row_ids(name, n_rows):
 
 
 def download(name, path):
-    """Download a matminer dataset with matminer's own loader, hash-checked, retried and renamed into place.
+    """Download a matminer dataset: address and hash from matminer's registry, retried, checked, renamed into place.
 
     Raises:
-        DataError: unknown dataset, host unreachable, or wrong hash after all tries.
+        DataError: unknown dataset, host unreachable or silent, or wrong hash after all tries.
     """
-    from matminer.datasets.utils import _fetch_external_dataset, _load_dataset_dict
+    from matminer.datasets.utils import _load_dataset_dict
 
     registry = _load_dataset_dict()
     if name not in registry:
         raise DataError(f"{name}: not a matminer dataset; see matminer.datasets.get_available_datasets()")
-    entry = registry[name]
-    with atomic_path(path) as temporary:
-        for attempt in range(1, TRIES + 1):
-            try:
-                # matminer's loader sleeps a minute per retry and only checks the hash: fetch with it, check here.
-                _fetch_external_dataset(entry["url"], str(temporary))
-                check_hash(temporary, entry["hash"])
-                return
-            except Exception as error:
-                reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
-                if attempt == TRIES:
-                    raise DataError(
-                        f"{name}: {entry['url']} could not be downloaded after {TRIES} tries ({reason}); "
-                        "check the network or proxy, or set mirror: DIR to a folder that holds the tables"
-                    ) from None
-                time.sleep(WAIT * 2 ** (attempt - 1))
+    url, expected = registry[name]["url"], registry[name]["hash"]
+    for attempt in range(1, TRIES + 1):
+        try:
+            with atomic_path(path) as temporary:
+                _fetch(url, temporary)
+                check_hash(temporary, expected)
+            return
+        except (requests.RequestException, DataError) as error:
+            if isinstance(error, DataError) and "cannot be written" in str(error):
+                raise
+            if attempt == TRIES:
+                raise DataError(
+                    f"{name}: {url} could not be downloaded in {TRIES} tries ({str(error)[:160]}); "
+                    "check the network or proxy, or set mirror: DIR to a folder that holds the tables"
+                ) from None
+            time.sleep(WAIT * 2 ** (attempt - 1))
+
+
+def _fetch(url, path):
+    with requests.get(url, stream=True, timeout=TIMEOUT) as response, open(path, "wb") as handle:
+        response.raise_for_status()
+        for block in response.iter_content(1 << 20):
+            handle.write(block)
 
 
 def read_matbench(name, path, target):
@@ -65,7 +75,7 @@ def read_matbench(name, path, target):
         columns = content["columns"]
         position = columns.index(target)
         source = next(c for c in ("composition", "structure") if c in columns)
-    except (OSError, EOFError, ValueError, KeyError, StopIteration) as error:
+    except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, StopIteration) as error:
         raise DataError(f"{path}: not the matminer file of {name} ({error}); delete it and run again") from None
     where = columns.index(source)
     formulas = [row[where] if source == "composition" else structure_formula(row[where]) for row in content["data"]]

@@ -74,10 +74,10 @@ def summarise(scores):
 
 def paired_t(a, b):
     """Paired t test over folds of two score vectors [k], two-sided, k - 1 degrees of freedom. Returns (t, p)."""
-    return corrected_paired_t(a, b, test_to_train=0.0, naive=True)
+    return corrected_paired_t(a, b, test_to_train=0.0)
 
 
-def corrected_paired_t(a, b, test_to_train, naive=False):
+def corrected_paired_t(a, b, test_to_train):
     """Nadeau and Bengio's corrected resampled t test (Mach. Learn. 52, 239 (2003)), two-sided.
 
     t = mean(d) / sqrt((1/k + n_test/n_train) var(d)) with d = a - b over k folds: training sets of different folds
@@ -85,7 +85,7 @@ def corrected_paired_t(a, b, test_to_train, naive=False):
 
     Args:
         a, b: [k] scores of two models on the same folds.
-        test_to_train: n_test / n_train of a fold (0.25 for five folds).
+        test_to_train: n_test / n_train of a fold (0.25 for five folds; 0 gives the plain paired t test).
 
     Returns:
         (t, p); (0, 1) where the scores are identical, (nan, nan) for fewer than two folds.
@@ -98,7 +98,7 @@ def corrected_paired_t(a, b, test_to_train, naive=False):
     if variance <= MIN_ERROR_STD**2 and abs(difference.mean()) <= MIN_ERROR_STD:
         return 0.0, 1.0
     with np.errstate(divide="ignore"):
-        t = difference.mean() / np.sqrt((1 / k + (0.0 if naive else test_to_train)) * variance)
+        t = difference.mean() / np.sqrt((1 / k + test_to_train) * variance)
     return float(t), float(2 * stats.t.sf(abs(t), k - 1))
 
 
