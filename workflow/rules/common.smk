@@ -136,17 +136,18 @@ def quantity(dataset):
     )
 
 
-def seeds_of(model):
-    """Seeds of a model: all for a network, the first for a baseline."""
-    seeds = config["benchmark"]["seeds"]
+def seeds_of(dataset, model):
+    """Seeds of a model on a dataset: all for a network, the first for a baseline."""
+    benchmark = config["benchmark"]
+    seeds = benchmark["seeds_per_dataset"].get(dataset, benchmark["seeds"])
     return seeds if model in NETWORKS else seeds[:1]
 
 
-def seed_files(name):
-    """Input function: the file `name` of every seed of the wildcards' dataset and model."""
-    return lambda w: [
-        f"results/finetune/{w.dataset}/{w.model}/seed{seed}/{name}"
-        for seed in seeds_of(w.model)
+def seed_files(name, dataset, model):
+    """The file `name` of every seed of a model on a dataset."""
+    return [
+        f"results/finetune/{dataset}/{model}/seed{seed}/{name}"
+        for seed in seeds_of(dataset, model)
     ]
 
 

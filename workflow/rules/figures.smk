@@ -31,10 +31,10 @@ rule plot_parity:
 rule plot_learning_curves:
     input:
         histories=lambda w: [
-            f"results/finetune/{d}/{m}/seed{seed}/history.csv"
+            path
             for d, m in runs(TRAINED)
-            for seed in seeds_of(m)
             if d == w.dataset
+            for path in seed_files("history.csv", d, m)
         ],
     output:
         report(
@@ -49,7 +49,7 @@ rule plot_learning_curves:
         "../../envs/analysis.yaml"
     params:
         models=lambda w: [
-            m for d, m in runs(TRAINED) for seed in seeds_of(m) if d == w.dataset
+            m for d, m in runs(TRAINED) if d == w.dataset for seed in seeds_of(d, m)
         ],
         labels=LABELS,
         title=lambda w: label(w.dataset),

@@ -81,7 +81,7 @@ rule fit_baseline:
 
 rule merge_seeds:
     input:
-        predictions=seed_files("predictions.csv"),
+        predictions=lambda w: seed_files("predictions.csv", w.dataset, w.model),
     output:
         update("results/finetune/{dataset}/{model}/predictions.csv"),
     log:

@@ -45,9 +45,7 @@ rule tabulate_huang2024:
     input:
         predictions=run_files("results/finetune/{dataset}/{model}/predictions.csv"),
         provenance=[
-            f"results/finetune/{d}/{m}/seed{seed}/provenance.json"
-            for d, m in runs()
-            for seed in seeds_of(m)
+            path for d, m in runs() for path in seed_files("provenance.json", d, m)
         ],
         table2="resources/paper/huang2024_table2.csv",
         table3="resources/paper/huang2024_table3.csv",
@@ -93,7 +91,7 @@ rule record_matbench:
         metadata=lambda w: {
             "algorithm": label(w.model),
             "software": "matpretrain",
-            "seeds": seeds_of(w.model),
+            "seeds": {d: seeds_of(d, w.model) for d in matbench_tasks(w.model)},
             "recipe": config["recipe"] if w.model in NETWORKS else {},
         },
         code=fingerprint("record_matbench"),
