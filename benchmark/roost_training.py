@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 BATCH = 128
-WARM_UP = 8
+WARM_UP = 4
 
 
 def ours(table, precision):
@@ -72,7 +72,7 @@ if __name__ == "__main__":
     parser.add_argument("implementation", choices=["ours", "aviary"])
     parser.add_argument("table", help="CSV with columns id, formula, target")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--seconds", type=float, default=4)
     parser.add_argument("--precision", default="float32")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

@@ -4,6 +4,7 @@ Roost training against aviary-models 1.2.1 in an environment of its own, interle
 MATPRETRAIN_MIRROR set, on steels, phonons and mp_e_form and the OQMD formulas; else on the embedded data.
 """
 
+import argparse
 import os
 import statistics
 import subprocess
@@ -15,7 +16,6 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 PEER = HERE.parent / ".venv" / "peers" / "aviary"
 PEER_PACKAGES = ["torch==2.13.0", "aviary-models==1.2.1", "pandas==2.3.3", "numpy==2.4.6"]
-ROUNDS = 3
 # name: (implementation, threads per process, processes, precision)
 MODES = {
     "aviary, one model, 2 threads": ("aviary", 2, 1, "float32"),
@@ -66,14 +66,17 @@ def rate(table, implementation, threads, processes, precision):
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=3)
+    rounds = parser.parse_args().rounds
     with tempfile.TemporaryDirectory() as folder:
         data, formulas = tables(folder)
         for name, table in data.items():
             found = {mode: [] for mode in MODES}
-            for _ in range(ROUNDS):
+            for _ in range(rounds):
                 for mode, arguments in MODES.items():
                     found[mode].append(rate(table, *arguments))
-            print(f"\nRoost training on {name}, batch 128, samples/s (median of {ROUNDS}, range)")
+            print(f"\nRoost training on {name}, batch 128, samples/s (median of {rounds}, range)")
             median = {mode: statistics.median(rates) for mode, rates in found.items()}
             best_peer = max(value for mode, value in median.items() if mode.startswith("aviary"))
             one_peer = median["aviary, one model, 2 threads"]
