@@ -31,6 +31,13 @@ def provenance(paths):
     }
 
 
+def ordered(models):
+    """Models in order of appearance, each ensemble right after its single model."""
+    first = list(dict.fromkeys(m.removesuffix("-ensemble") for m in models))
+    present = set(models)
+    return [m for base in first for m in (base, f"{base}-ensemble") if m in present]
+
+
 def our_rows(prediction_paths, made):
     """One row per dataset and model, and one more for the ensemble where several seeds were trained."""
     rows = []
@@ -53,7 +60,7 @@ def tabulate(ours, paper):
     table = ours.merge(paper.drop(columns="unit"), on=["dataset", "model"], how="outer")
     table = table[table["dataset"].isin(datasets)]
     rank = {d: i for i, d in enumerate(datasets)}
-    models = list(dict.fromkeys([*ours["model"], *paper["model"]]))
+    models = ordered([*ours["model"], *paper["model"]])
     table = table.sort_values(
         ["dataset", "model"], key=lambda c: c.map(rank if c.name == "dataset" else {m: i for i, m in enumerate(models)})
     )
@@ -70,7 +77,7 @@ def number(mean, std, scale):
 
 def markdown(table, published, labels, units):
     """The table for readers: one row per dataset, one column per model and source."""
-    ours = [m for m in dict.fromkeys(table["model"]) if table.loc[table["model"] == m, "mae_mean"].notna().any()]
+    ours = [m for m in ordered(table["model"]) if table.loc[table["model"] == m, "mae_mean"].notna().any()]
     in_paper = [m for m in dict.fromkeys(table["model"]) if table.loc[table["model"] == m, "paper_mean"].notna().any()]
     columns = []  # (heading, function of a dataset)
     cell = table.set_index(["dataset", "model"])
