@@ -58,7 +58,8 @@ def tabulate(ours, paper):
     """Our rows with the paper's columns; models that only the paper has keep our columns empty."""
     datasets = list(dict.fromkeys(ours["dataset"]))
     table = ours.merge(paper.drop(columns="unit"), on=["dataset", "model"], how="outer")
-    table = table[table["dataset"].isin(datasets)]
+    has_number = table["mae_mean"].notna() | table["paper_mean"].notna()
+    table = table[table["dataset"].isin(datasets) & has_number]
     rank = {d: i for i, d in enumerate(datasets)}
     models = ordered([*ours["model"], *paper["model"]])
     table = table.sort_values(
