@@ -107,11 +107,13 @@ def markdown(table, published, labels, units):
                 lambda d, s, n=name: number(*known.loc[(d, n), ["mean", "std_population"]], s) if (d, n) in known.index else "",
             )
         )
-    lines = ["| dataset | unit | " + " | ".join(h for h, _ in columns) + " |", "|---" * (len(columns) + 2) + "|"]
-    for dataset in dict.fromkeys(table["dataset"]):
-        values = table.loc[table["dataset"] == dataset, ["mae_mean", "paper_mean"]].max().max()
-        cells = [f(dataset, values) for _, f in columns]
-        lines.append(f"| {labels.get(dataset, dataset)} | {units[dataset]} | " + " | ".join(cells) + " |")
+    datasets = list(dict.fromkeys(table["dataset"]))
+    scale = table.groupby("dataset")[["mae_mean", "paper_mean"]].max().max(axis=1)
+    cells = {heading: [text(d, scale[d]) for d in datasets] for heading, text in columns}
+    cells = {heading: column for heading, column in cells.items() if any(column)}
+    lines = ["| dataset | unit | " + " | ".join(cells) + " |", "|---" * (len(cells) + 2) + "|"]
+    for dataset, *row in zip(datasets, *cells.values(), strict=True):
+        lines.append(f"| {labels.get(dataset, dataset)} | {units[dataset]} | " + " | ".join(row) + " |")
     notes = ["MAE, mean ± population standard deviation over the outer folds (test parts)."]
     together = table[table["model"].str.endswith("-ensemble") & table["mae_mean"].notna()]
     if len(together):
