@@ -55,7 +55,7 @@ def attend(receiver, sender, gate, log_prior, receiver_offset, sender_offset):
 
 def attend_padded(receiver, sender, gate, log_prior, receiver_offset, sender_offset):
     """The definition of `attend` in torch operations: compositions padded to the largest of the batch."""
-    receivers, _ = _pad_index(receiver_offset)
+    receivers, is_receiver = _pad_index(receiver_offset)
     senders, present = _pad_index(sender_offset)
     n_receivers = receiver.shape[0]
     hidden = F.leaky_relu(receiver[receivers].unsqueeze(2) + sender[senders].unsqueeze(1), SLOPE)  # [B, r, s, H, 2, K]
@@ -65,7 +65,6 @@ def attend_padded(receiver, sender, gate, log_prior, receiver_offset, sender_off
     weight = torch.exp(shifted + log_prior[senders].unsqueeze(1))
     coefficient = weight / (weight.sum(2, keepdim=True) + EPSILON)
     message = (coefficient.unsqueeze(-1) * hidden[..., 1, :]).sum(2)  # [B, r, H, K]
-    _, is_receiver = _pad_index(receiver_offset)
     return message[is_receiver].view(n_receivers, *message.shape[2:]), coefficient.sum(2)[is_receiver]
 
 

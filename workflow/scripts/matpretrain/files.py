@@ -13,6 +13,10 @@ class DataError(ValueError):
     """Bad input; the message is one line for the user."""
 
 
+class HashError(DataError):
+    """A file is not the one that was expected."""
+
+
 @contextmanager
 def atomic_path(path):
     """Yield a temporary path beside `path`; on success it is flushed and renamed to `path`, else removed.
@@ -61,9 +65,9 @@ def sha256(path):
 
 
 def check_hash(path, expected):
-    """Raise DataError unless the file has the expected SHA-256."""
+    """Raise HashError unless the file has the expected SHA-256."""
     found = sha256(path)
     if found != expected:
-        raise DataError(
+        raise HashError(
             f"{path}: sha256 is {found[:12]}..., expected {expected[:12]}...; the file is damaged or another version: fetch it again"
         )

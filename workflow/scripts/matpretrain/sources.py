@@ -10,7 +10,7 @@ from importlib.resources import files
 import pandas as pd
 import requests
 
-from matpretrain.files import DataError, atomic_path, check_hash
+from matpretrain.files import DataError, HashError, atomic_path, check_hash
 
 TRIES = 4
 WAIT = 2.0  # seconds before the second try, doubled each time
@@ -41,9 +41,7 @@ def download(name, path):
                 _fetch(url, temporary)
                 check_hash(temporary, expected)
             return
-        except (requests.RequestException, DataError) as error:
-            if isinstance(error, DataError) and "cannot be written" in str(error):
-                raise
+        except (requests.RequestException, HashError) as error:
             if attempt == TRIES:
                 raise DataError(
                     f"{name}: {url} could not be downloaded in {TRIES} tries ({str(error)[:160]}); "
