@@ -1,6 +1,6 @@
 """matpretrain: what is pretraining worth for predicting materials properties?
 
-Table of contents, in order of execution. Targets: all (default), tables, figures, matbench, reproduction.
+Table of contents, in order of execution. Targets: all (default), tables, figures, matbench, maps, subsets, reproduction.
 """
 
 from snakemake.utils import min_version
@@ -11,6 +11,7 @@ min_version("9.0")
 configfile: "config/config.yaml"
 configfile: "config/datasets.yaml"
 configfile: "config/models.yaml"
+configfile: "config/pretraining.yaml"
 
 
 report: "workflow/report/workflow.rst"
@@ -19,9 +20,14 @@ report: "workflow/report/workflow.rst"
 include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/features.smk"
+include: "workflow/rules/structures.smk"
+include: "workflow/rules/pretrain.smk"
 include: "workflow/rules/finetune.smk"
+include: "workflow/rules/predict.smk"
 include: "workflow/rules/statistics.smk"
 include: "workflow/rules/figures.smk"
+include: "workflow/rules/maps.smk"
+include: "workflow/rules/subsets.smk"
 include: "workflow/rules/reproduction.smk"
 
 

@@ -88,3 +88,5 @@ if __name__ == "__main__":
                 )
         print(flush=True)
         subprocess.run([sys.executable, HERE / "magpie_features.py", formulas], check=True)
+        print(flush=True)
+        subprocess.run([sys.executable, HERE / "pretraining.py", formulas], check=True)

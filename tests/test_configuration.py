@@ -81,12 +81,22 @@ def test_schema_is_closed_and_describes_every_key():
 def test_every_key_of_the_configuration_is_in_its_reference():
     text = (PROJECT / "config/README.md").read_text()
     config = load("config/config.yaml")
-    keys = [*config, *config["benchmark"], *config["recipe"]]
+    keys = [*config, *config["benchmark"], *config["maps"], *config["subsets"], *config["recipe"]]
     schema = load("workflow/schemas/config.schema.yaml")["properties"]
     keys += schema["datasets"]["additionalProperties"]["properties"]
-    keys += schema["models"]["additionalProperties"]["properties"]
+    for registry in ("models", "corpora", "pretraining", "predict"):
+        keys += schema[registry]["additionalProperties"]["properties"]
+    tasks = schema["pretraining"]["additionalProperties"]["properties"]["tasks"]["properties"]
+    keys += [*tasks, *tasks["barlow_twins"]["properties"]]
     missing = [key for key in keys if f"`{key}`" not in text]
     assert not missing
+
+
+def test_tasks_of_the_schema_are_those_of_the_code():
+    from matpretrain.objectives import PRETEXT
+
+    schema = load("workflow/schemas/config.schema.yaml")["properties"]["pretraining"]["additionalProperties"]
+    assert sorted(schema["properties"]["tasks"]["properties"]) == sorted(PRETEXT)
 
 
 def test_registered_models_exist():

@@ -6,10 +6,11 @@ import torch
 from torch import nn
 
 from matpretrain import objectives, training
+from matpretrain.files import DataError
 from matpretrain.training import Recipe, fit, multiplies_bfloat16, predict
 
 RECIPE = Recipe(
-    loss="l1", epochs=5, batch_size=16, min_steps=1, learning_rate=1e-2, weight_decay=1e-6, schedule="cosine", warmup=0.0,
+    epochs=5, batch_size=16, min_steps=1, learning_rate=1e-2, weight_decay=1e-6, schedule="cosine", warmup=0.0,
     clip=0.0, average=0.0, select="best", patience=0, precision="float32",
 )  # fmt: skip
 
@@ -202,3 +203,60 @@ def test_robust_loss_is_smallest_at_the_standard_deviation_of_laplace_errors():
     for _ in range(5):
         optimiser.step(closure)
     assert math.exp(log_std.item()) == pytest.approx(0.7 * math.sqrt(2), rel=0.02)
+
+
+class Interrupted(Exception):
+    """A job that is killed."""
+
+
+@pytest.mark.parametrize("changes", [{}, {"average": 0.5}, {"select": "best", "patience": 4}])
+def test_an_interrupted_training_goes_on_to_the_same_weights(problem, tmp_path, changes):
+    x, y = problem
+    settings = recipe(epochs=6, **changes)
+
+    def loss(model, rows):
+        return objectives.l1(model(x[rows] + 0.1 * torch.randn(len(rows), 3)), y[rows])
+
+    def train(state=None, stop=None):
+        def report(row):
+            if row["epoch"] == stop:
+                raise Interrupted
+
+        model = Line()
+        torch.manual_seed(5)
+        return model, fit(
+            model, loss, torch.arange(64), lambda m: {"mae": objectives.l1(m(x[64:]), y[64:]).item()}, settings,
+            seed=3, report=report, state=state,
+        )  # fmt: skip
+
+    whole, expected = train()
+    state = tmp_path / "state" / "training.pt"
+    with pytest.raises(Interrupted):
+        train(state, stop=3)  # the state is that after epoch 2
+    torch.manual_seed(99)
+    resumed, history = train(state)
+    assert [row["epoch"] for row in history] == [row["epoch"] for row in expected] == list(range(1, 7))
+    assert [row["loss"] for row in history] == [row["loss"] for row in expected]
+    assert all(torch.equal(v, whole.state_dict()[k]) for k, v in resumed.state_dict().items())
+
+
+def test_a_damaged_state_gives_one_line(problem, tmp_path):
+    state = tmp_path / "training.pt"
+    for content in (b"", b"nonsense"):
+        state.write_bytes(content)
+        with pytest.raises(DataError, match="delete it to start again") as error:
+            fit(Line(), None, torch.arange(64), None, RECIPE, seed=0, state=state)
+        assert "\n" not in str(error.value) and state.read_bytes() == content
+    torch.save({"model": {}}, state)
+    with pytest.raises(DataError, match="delete it to start again"):
+        fit(Line(), None, torch.arange(64), None, RECIPE, seed=0, state=state)
+
+
+def test_progress_counts_the_steps(problem):
+    x, y = problem
+    seen = []
+    fit(
+        Line(), lambda m, rows: objectives.l1(m(x[rows]), y[rows]), torch.arange(64), lambda m: {"mae": 0.0},
+        recipe(epochs=2), seed=0, progress=lambda *step: seen.append(step),
+    )  # fmt: skip
+    assert seen == [(epoch, step, 4) for epoch in (1, 2) for step in (1, 2, 3, 4)]

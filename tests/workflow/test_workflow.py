@@ -1,35 +1,13 @@
 """The workflow through its command line, on a user's CSV of 60 measured formation energies."""
 
-import gzip
 import json
 
-import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from runs import COLUMNS, FAST, MODELS, NEW, error_line, write_config, write_csv_of_60
 
 from matpretrain.files import read_csv
-from matpretrain.sources import read_embedded
-
-FAST = {"epochs": 2}
-COLUMNS = ["id", "fold", "seed", "part", "target", "prediction", "aleatoric_std", "epistemic_std"]
-
-
-def write_csv_of_60(folder, edit=lambda table: table):
-    table = read_embedded("pymatgen_exp_formation_energy").sample(60, random_state=1)
-    table = edit(table[["formula", "target"]].rename(columns={"target": "energy"}).reset_index(drop=True))
-    table.to_csv(folder / "mine.csv", index=False)
-
-
-def write_config(folder, **changes):
-    config = {
-        "datasets": {"mine": {"csv": "mine.csv", "target": "energy", "unit": "eV/atom"}},
-        "benchmark": {"datasets": ["mine"], "seeds": [0, 1]},
-        "recipe": FAST,
-        **changes,
-    }
-    (folder / "my.yaml").write_text(yaml.safe_dump(config))
-    return ["--configfile", "my.yaml"]
 
 
 def edit_module(checkout, name, old, new):
@@ -69,10 +47,10 @@ def test_a_csv_and_three_keys_give_predictions(checkout):
 def test_every_product_is_there_and_consistent(finished):
     results = finished.folder / "results"
     scores = read_csv(results / "scores.csv")
-    models = ["roost", "rf-magpie", "rf-onehot", "dummy"]
-    assert set(scores["model"]) == set(models) and set(scores["unit"]) == {"eV/atom"}
-    table2 = read_csv(results / "tables/huang2024_table2.csv").set_index("model")
-    for model in models:
+    assert set(scores["model"]) == set(MODELS) and set(scores["unit"]) == {"eV/atom"}
+    table2, table3, table4 = (read_csv(results / f"tables/huang2024_table{n}.csv").set_index("model") for n in (2, 3, 4))
+    assert "rf-roost-ssl" not in table2.index and list(table3.index) == ["rf-roost-ssl", "rf-onehot", "dummy"]
+    for model in ("roost", "roost-ssl", "rf-magpie", "rf-onehot", "dummy"):
         predictions = read_csv(results / f"finetune/mine/{model}/predictions.csv").query("part == 'test'")
         error = (predictions["prediction"] - predictions["target"]).abs()
         folds = error.groupby([predictions["fold"], predictions["seed"]]).mean().groupby("fold").mean()
@@ -80,17 +58,69 @@ def test_every_product_is_there_and_consistent(finished):
         assert table2.loc[model, "mae_std"] == pytest.approx(folds.std(ddof=0))
     assert table2.loc["rf-magpie", "mae_mean"] < table2.loc["dummy", "mae_mean"]
     assert table2.loc["roost-ensemble", "n_seeds"] == 2
+    assert table4.loc["roost-ssl", "difference"] == pytest.approx(
+        table2.loc["roost-ssl", "mae_mean"] - table2.loc["roost", "mae_mean"]
+    )
     comparisons = read_csv(results / "comparisons.csv")
-    assert len(comparisons) == 6 and (comparisons["p_corrected"] >= comparisons["p"] - 1e-12).all()
+    assert len(comparisons) == 15 and (comparisons["p_corrected"] >= comparisons["p"] - 1e-12).all()
     assert "Roost ensemble, ours" in (results / "tables/huang2024_table2.md").read_text()
     figures = sorted(p.relative_to(results / "figures").as_posix() for p in (results / "figures").rglob("*.png"))
     assert figures == [
         "learning_curves/mine.png", "mae.png",
-        "parity/mine/rf-magpie.png", "parity/mine/rf-onehot.png", "parity/mine/roost.png",
+        "parity/mine/rf-magpie.png", "parity/mine/rf-onehot.png", "parity/mine/roost-ssl.png", "parity/mine/roost.png",
     ]  # fmt: skip
+    probes = read_csv(results / "tables/probes.csv")
+    assert probes["epoch"].tolist() == [0, 1, 2] and set(probes["pretraining"]) == {"ssl"}
     record = json.loads((results / "finetune/mine/roost/seed0/provenance.json").read_text())
     assert record["device"] and record["code_version"] and record["versions"]["torch"]
     assert not list(finished.folder.rglob("*.tmp*"))
+
+
+def test_pretraining_leaves_an_encoder_that_loads_and_is_where_finetuning_starts(finished):
+    from matpretrain.weights import load_encoder
+
+    folder = finished.folder / "results/pretrain/ssl"
+    encoder, record = load_encoder(folder)
+    assert sum(p.numel() for p in encoder.parameters()) == 2_219_919
+    assert record["corpus"] == "ours" and record["epochs"] == 2 and record["tasks"] == {"barlow_twins": {}}
+    history = read_csv(folder / "history.csv")
+    assert history["loss"].iloc[-1] < history["loss"].iloc[0]
+    assert sorted(p.name for p in (folder / "epochs").glob("*.safetensors")) == [f"000{k}.safetensors" for k in range(3)]
+    assert not any((finished.folder / "results/pretrain/.state").iterdir())
+    log = (finished.folder / "logs/finetune/mine/roost-ssl/seed0.log").read_text()
+    assert "loaded all" in log and "results/pretrain/ssl/encoder.safetensors" in log
+    assert "loaded" not in (finished.folder / "logs/finetune/mine/roost/seed0.log").read_text()
+
+
+def test_an_interrupted_pretraining_goes_on(checkout):
+    write_csv_of_60(checkout.folder)
+    target = "results/pretrain/ssl/encoder.safetensors"
+    arguments = [*write_config(checkout.folder, pretraining_recipe={"epochs": 4, "batch_size": 16}), "--", target]
+    assert checkout.snakemake(*arguments).returncode == 0
+    expected = (checkout.folder / target).read_bytes()
+    history = read_csv(checkout.folder / "results/pretrain/ssl/history.csv")
+    (checkout.folder / target).unlink()
+    plain = checkout.folder / "workflow/scripts/matpretrain/files.py"  # plumbing: it has no fingerprint
+    content = plain.read_text()
+    plain.write_text(
+        content.replace(
+            "        os.replace(temporary, path)\n",
+            "        os.replace(temporary, path)\n        if path.name == 'training.pt':\n            os._exit(9)\n",
+        )
+    )
+    assert "os._exit" in plain.read_text()
+    died = checkout.snakemake(*arguments)
+    assert died.returncode == 1
+    (state,) = (checkout.folder / "results/pretrain/.state").iterdir()
+    assert (state / "training.pt").exists()
+    plain.write_text(content)
+    done = checkout.snakemake(*arguments)
+    assert done.returncode == 0, done.text
+    log = (checkout.folder / "logs/pretrain/ssl.log").read_text()
+    assert "goes on from results/pretrain/.state/ssl-" in log
+    assert (checkout.folder / target).read_bytes() == expected
+    again = read_csv(checkout.folder / "results/pretrain/ssl/history.csv")
+    assert again["loss"].tolist() == history["loss"].tolist()
 
 
 def test_validation_rows_are_never_test_rows(finished):
@@ -123,8 +153,9 @@ def test_a_comment_reruns_nothing_and_a_formula_what_uses_it(finished):
         finished, "matpretrain/roost.py", "F.relu(self.linear(x)) + self.skip(x)", "F.relu(self.linear(x)) - self.skip(x)"
     )
     planned = finished.planned(*finished.arguments)
-    assert planned.count("finetune") == 2
-    assert not {"prepare_dataset", "fit_baseline", "featurize_magpie", "export_elements"} & set(planned)
+    assert planned.count("pretrain") == 1 and planned.count("finetune") == 4
+    assert planned.count("fit_baseline") == 1  # the forest on the frozen encoder
+    assert not {"prepare_dataset", "prepare_corpus", "featurize_magpie", "export_elements"} & set(planned)
     edit_module(
         finished, "matpretrain/roost.py", "F.relu(self.linear(x)) - self.skip(x)", "F.relu(self.linear(x)) + self.skip(x)"
     )
@@ -141,7 +172,7 @@ def test_scripts_are_tracked_like_modules(finished):
     assert finished.planned(*finished.arguments) == []
     edit_module(finished, "fit_baseline.py", "RandomForestRegressor(500", "RandomForestRegressor(400")
     planned = finished.planned(*finished.arguments)
-    assert planned.count("fit_baseline") == 3 and "finetune" not in planned
+    assert planned.count("fit_baseline") == 4 and "finetune" not in planned
     edit_module(finished, "fit_baseline.py", "RandomForestRegressor(400", "RandomForestRegressor(500")
     edit_module(finished, "matpretrain/jobs.py", "error was: {error}", "error: {error}")
 
@@ -184,101 +215,70 @@ def test_the_report_is_one_file_with_captions(finished):
     assert "what is pretraining worth" in text and "Nadeau" in text and len(text) > 500_000
 
 
-def error_line(done):
-    lines = [line for line in done.text.splitlines() if "error:" in line or "config key" in line]
-    assert len(lines) >= 1, done.text
-    return lines[0]
+def test_formulas_are_predicted_by_all_seeds_of_a_network(finished):
+    (finished.folder / "new.csv").write_text("id,material\na,Fe2O3\nb,NaN\n")
+    arguments = write_config(finished.folder, predict={"new": NEW | {"csv": "new.csv", "formula": "material"}})
+    target = "results/predict/new.csv"
+    assert finished.planned(*arguments, "--", target) == ["predict_formulas"]
+    done = finished.snakemake(*arguments, "--", target)
+    assert done.returncode == 0 and "10 networks trained on mine" in done.text, done.text
+    table = read_csv(finished.folder / target)
+    assert table["id"].tolist() == ["a", "b"] and table["formula"].tolist() == ["Fe2O3", "NaN"]
+    assert (table[["aleatoric_std", "epistemic_std"]] > 0).all().all() and table["distance"].between(0, 1).all()
+    (finished.folder / "new.csv").write_text("id,material\na,Og\n")
+    done = finished.snakemake(*arguments, "--", target)
+    assert done.returncode == 1 and "new.csv: line 2 (id a): no element vector for Og" in error_line(done)
+    assert len(read_csv(finished.folder / target)) == 2
+    done = finished.snakemake(*write_config(finished.folder), "-n", "--", "results/predict/other.csv")
+    assert done.returncode == 1 and "MissingRuleException" in done.text
 
 
-@pytest.mark.parametrize(
-    ("edit", "words"),
-    [
-        (lambda t: t.assign(formula=["Xx2", *t["formula"][1:]]), ["mine.csv", "line 2", "Xx", "correct or remove"]),
-        (lambda t: t.assign(energy=[np.inf, *t["energy"][1:]]), ["mine.csv", "line 2", "finite"]),
-        (lambda t: t.assign(id="same"), ["mine.csv", "line 3", "id same", "unique"]),
-        (lambda t: t.rename(columns={"energy": "value"}), ["mine.csv", "'energy'", "registry"]),
-        (lambda t: t.head(0), ["mine.csv", "no rows"]),
-        (lambda t: t.assign(formula=["Og", *t["formula"][1:]]), ["mine.csv", "line 2", "Og", "unknown_elements: drop"]),
-        (lambda t: t.head(4), ["mine.csv", "4 rows", "5 folds", "n_folds"]),
-    ],
-)
-def test_bad_rows_end_with_one_line_and_leave_earlier_results(checkout, edit, words):
-    table = "results/data/mine/table.csv"
+def test_subsets_of_a_csv_give_a_table_and_a_figure(checkout):
     write_csv_of_60(checkout.folder)
-    arguments = write_config(checkout.folder)
-    assert checkout.snakemake(*arguments, "--", table).returncode == 0
-    files = sorted((checkout.folder / "results/data/mine").iterdir())
-    earlier = [path.read_bytes() for path in files]
-    write_csv_of_60(checkout.folder, edit)
-    done = checkout.snakemake(*arguments, "--", table)
-    assert done.returncode == 1
-    line = error_line(done)
-    assert all(word in line for word in words), line
-    assert "Traceback" not in done.text
-    assert sorted((checkout.folder / "results/data/mine").iterdir()) == files
-    assert [path.read_bytes() for path in files] == earlier
+    entry = {"csv": "mine.csv", "target": "energy", "unit": "eV/atom"}
+    arguments = write_config(
+        checkout.folder,
+        datasets={"mine": entry, "mine-20": {**entry, "train_rows": 20}},
+        benchmark={"datasets": ["mine"], "models": ["dummy"]},
+        subsets={"datasets": ["mine"], "sizes": [20], "models": ["dummy"]},
+    )
+    done = checkout.snakemake(*arguments, "--", "subsets")
+    assert done.returncode == 0, done.text
+    table = read_csv(checkout.folder / "results/tables/huang2024_subsets.csv", dtype={"size": str})
+    assert table["size"].tolist() == ["20", "full"] and table["train_rows"].tolist() == [20, 48]
+    assert (checkout.folder / "results/figures/subsets_mine.png").stat().st_size > 5000
+    tables = [(checkout.folder / f"results/data/{name}/table.csv").read_bytes() for name in ("mine", "mine-20")]
+    assert tables[0] == tables[1]
+    entry_too_large = {**entry, "train_rows": 49}
+    arguments = write_config(checkout.folder, datasets={"mine": entry, "mine-49": entry_too_large})
+    done = checkout.snakemake(*arguments, "--", "results/finetune/mine-49/dummy/predictions.csv")
+    assert done.returncode == 1 and "train_rows is 49, but fold 0 has only 48" in error_line(done)
 
 
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"recipe": {"epoch": 3}}, ["recipe", "'epoch'"]),
-        ({"recipe": {"epochs": "many"}}, ["recipe.epochs", "'many'", "integer"]),
-        ({"learning_rate": 1}, ["(top level)", "'learning_rate'"]),
-        ({"benchmark": {"models": ["rost"]}}, ["benchmark.models", "'rost'", "roost"]),
-        ({"datasets": {"mine": {"csv": "absent.csv", "target": "x", "unit": "eV"}}}, ["datasets.mine.csv", "absent.csv"]),
-        ({"datasets": {"mine": {"csv": "mine.csv", "unit": "eV"}}}, ["datasets.mine", "'target'"]),
-        ({"benchmark": {"exclude": {"mine": ["roost"]}}}, ["benchmark.exclude.mine", "roost", "not part"]),
-        ({"mirror": "nowhere"}, ["mirror", "nowhere", "no such folder"]),
-        ({"recipe": {"learning_rate": "1e-3"}}, ["recipe.learning_rate", "write 1.0e-3"]),
-        (
-            {"datasets": {"mine": {"target": "x", "unit": "eV"}}},
-            ["datasets.mine", "exactly one of matbench or csv or embedded"],
-        ),
-        ({"models": {"net": {"encoder": "net", "label": "Net"}}}, ["models.net.encoder", "net.py"]),
-        ({"device": "gpu"}, ["device", "'gpu'"]),
-    ],
-)
-def test_bad_configuration_names_the_key(checkout, changes, words):
+def test_maps_need_the_frozen_encoders_only(checkout):
     write_csv_of_60(checkout.folder)
-    done = checkout.snakemake(*write_config(checkout.folder, **changes), "-n")
-    assert done.returncode == 1
-    line = error_line(done)
-    assert all(word in line for word in words), line
+    planned = checkout.planned(
+        *write_config(checkout.folder, maps={"datasets": ["mine"], "pretraining": ["untrained"]}), "--", "maps"
+    )
+    rules = [
+        "embed_compositions",
+        "export_elements",
+        "maps",
+        "plot_maps",
+        "prepare_corpus",
+        "prepare_dataset",
+        "prepare_dataset",
+    ]
+    assert planned == [*rules, "pretrain"]
 
 
 def test_excluded_models_are_left_out(checkout):
     write_csv_of_60(checkout.folder)
-    benchmark = {"datasets": ["mine"], "exclude": {"mine": ["rf-magpie", "roost"]}}
+    models = ["roost", "rf-magpie", "rf-onehot", "dummy"]
+    benchmark = {"datasets": ["mine"], "models": models, "exclude": {"mine": ["rf-magpie", "roost"]}}
     planned = checkout.planned(*write_config(checkout.folder, benchmark=benchmark))
     assert planned.count("fit_baseline") == 2
     assert not {"featurize_magpie", "finetune", "plot_learning_curves"} & set(planned)
-
-
-def test_a_wrong_hash_and_an_absent_gpu_are_refused(checkout):
-    write_csv_of_60(checkout.folder)
-    entry = {"csv": "mine.csv", "target": "energy", "unit": "eV/atom", "sha256": "0" * 64}
-    arguments = write_config(checkout.folder, datasets={"mine": entry})
-    done = checkout.snakemake(*arguments, "--", "results/data/mine/table.csv")
-    assert done.returncode == 1 and "sha256" in error_line(done)
-    import torch
-
-    if not torch.cuda.is_available():
-        arguments = write_config(checkout.folder, device="cuda")
-        done = checkout.snakemake(*arguments, "--", "results/finetune/mine/roost/seed0/predictions.csv")
-        assert done.returncode == 1 and "no working CUDA device" in error_line(done)
-
-
-def test_an_output_that_cannot_be_written_is_named(checkout):
-    write_csv_of_60(checkout.folder)
-    blocked = checkout.folder / "results/data/mine"
-    blocked.mkdir(parents=True)
-    (blocked / "compositions.npz").mkdir()
-    (blocked / "compositions.npz" / "in_the_way").touch()
-    done = checkout.snakemake(*write_config(checkout.folder), "--", "results/data/mine/table.csv")
-    assert done.returncode == 1 and "compositions.npz: cannot be written" in error_line(done)
-    assert "Traceback" not in done.text
-    assert not list(blocked.glob("*.tmp*"))
 
 
 def test_matbench_tasks_from_a_mirror_are_recorded_for_the_leaderboard(mirror, checkout):
@@ -295,12 +295,3 @@ def test_matbench_tasks_from_a_mirror_are_recorded_for_the_leaderboard(mirror, c
     for task in recorded.tasks:
         expected = published.loc[(task.dataset_name, "dummy"), [f"fold_{k}" for k in range(5)]]
         assert [task.results[f"fold_{k}"]["scores"]["mae"] for k in range(5)] == pytest.approx(expected.tolist(), abs=1e-4)
-
-
-def test_a_damaged_mirror_is_refused(mirror, checkout):
-    copy = checkout.folder / "mirror/tables"
-    copy.mkdir(parents=True)
-    text = gzip.decompress((mirror / "tables/matbench_steels.csv.gz").read_bytes()).replace(b"2411.5", b"2412.5")
-    (copy / "matbench_steels.csv.gz").write_bytes(gzip.compress(text))
-    done = checkout.snakemake("--config", "mirror=mirror", "--", "results/data/matbench_steels/table.csv")
-    assert done.returncode == 1 and "matbench_steels.csv.gz: sha256" in error_line(done)

@@ -1,80 +1,22 @@
 """Validation, wildcard constraints and the helpers that several rule files share. No rules."""
 
+import hashlib
+import json
 import re
 import sys
 from pathlib import Path
 
-import jsonschema
-import yaml
 from snakemake.exceptions import WorkflowError
 
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow" / "scripts"))
+from matpretrain.configuration import check
+from matpretrain.files import DataError
 from matpretrain.provenance import fingerprint
 
-
-def check_config(config):
-    """Raise one line naming the key for anything that the schema, the registries or the file system contradict."""
-    schema = yaml.safe_load(
-        (Path(workflow.basedir) / "workflow/schemas/config.schema.yaml").read_text()
-    )
-    error = jsonschema.exceptions.best_match(
-        jsonschema.Draft202012Validator(schema).iter_errors(config)
-    )
-    if error:
-        hint = ""
-        if error.validator == "oneOf":
-            choices = (
-                ("encoder (a network)", "estimator with features")
-                if error.absolute_path[0] == "models"
-                else ("matbench", "csv", "embedded")
-            )
-            raise WorkflowError(
-                f"config key {'.'.join(map(str, error.absolute_path))}: give exactly one of {' or '.join(choices)}; see config/README.md"
-            )
-        if (
-            error.validator == "type"
-            and isinstance(error.instance, str)
-            and re.fullmatch(r"[-+]?\d+e[-+]?\d+", error.instance)
-        ):
-            hint = " (YAML reads 1e-3 as text: write 1.0e-3)"
-        key = ".".join(str(p) for p in error.absolute_path) or "(top level)"
-        raise WorkflowError(
-            f"config key {key}: {error.message}{hint}; see config/README.md for the keys and their types"
-        )
-    for kind in ("datasets", "models"):
-        for name in config["benchmark"][kind]:
-            if name not in config[kind]:
-                raise WorkflowError(
-                    f"config key benchmark.{kind}: {name!r} is not in the registry; it has {', '.join(config[kind])}"
-                )
-    for name, entry in config["datasets"].items():
-        if "csv" in entry and not Path(entry["csv"]).is_file():
-            raise WorkflowError(
-                f"config key datasets.{name}.csv: {entry['csv']}: no such file; correct the path"
-            )
-    package = Path(workflow.basedir) / "workflow/scripts/matpretrain"
-    for name, entry in config["models"].items():
-        if "encoder" in entry and not (package / f"{entry['encoder']}.py").is_file():
-            raise WorkflowError(
-                f"config key models.{name}.encoder: there is no module {package.name}/{entry['encoder']}.py; correct the name or write it"
-            )
-    for dataset, models in config["benchmark"]["exclude"].items():
-        for model in models:
-            if (
-                dataset not in config["benchmark"]["datasets"]
-                or model not in config["benchmark"]["models"]
-            ):
-                raise WorkflowError(
-                    f"config key benchmark.exclude.{dataset}: {dataset} with {model} is not part of the benchmark; remove it"
-                )
-    mirror = config["mirror"]
-    if mirror and not Path(mirror).is_dir():
-        raise WorkflowError(
-            f"config key mirror: {mirror}: no such folder; correct the path or leave it empty to download"
-        )
-
-
-check_config(config)
+try:
+    check(config, Path(workflow.basedir))
+except DataError as error:
+    raise WorkflowError(str(error))
 
 DATASETS = config["benchmark"]["datasets"]
 MODELS = config["benchmark"]["models"]
@@ -83,15 +25,48 @@ BASELINES = [m for m, entry in config["models"].items() if "estimator" in entry]
 EXCLUDED = config["benchmark"]["exclude"]
 TRAINED = [m for m in MODELS if m in NETWORKS]
 
+
+def pretraining_of(model):
+    """The strategy whose encoder a network starts from, or whose frozen encoder feeds a baseline; None without one."""
+    entry = config["models"][model]
+    name = entry.get("pretraining", entry.get("features"))
+    return name if name in config["pretraining"] else None
+
+
+def scratch_of(model):
+    """The network of the benchmark with the same encoder and no pretraining; None without one."""
+    encoder = config["models"][model]["encoder"]
+    same = [m for m in TRAINED if config["models"][m]["encoder"] == encoder]
+    return next((m for m in same if not pretraining_of(m)), None)
+
+
+PRETRAINED = [m for m in TRAINED if pretraining_of(m)]
+FROZEN = [m for m in MODELS if m in BASELINES and pretraining_of(m)]
+# Tables of Huang et al.: 2 for networks and baselines, 3 for forests on frozen encoders.
+TABLES = {"2": [m for m in MODELS if m not in FROZEN]}
+if FROZEN:
+    TABLES["3"] = FROZEN + [m for m in ("rf-onehot", "dummy") if m in MODELS]
+# Linear probes follow the encoders of these strategies on these datasets.
+STRATEGIES = list(dict.fromkeys(pretraining_of(m) for m in PRETRAINED + FROZEN))
+STRATEGIES = [s for s in STRATEGIES if config["pretraining"][s]["tasks"]]
+PROBED = [d for d in config["benchmark"]["probes"] if d in DATASETS]
+
 LABELS = {d: config["datasets"][d].get("label", d) for d in DATASETS} | {
     m: config["models"][m]["label"] for m in MODELS
 }
 UNITS = {d: config["datasets"][d]["unit"] for d in DATASETS}
 
 
+RECIPE = {k: v for k, v in config["recipe"].items() if k != "loss"}
+
+
 wildcard_constraints:
     dataset="|".join(map(re.escape, config["datasets"])),
+    corpus="|".join(map(re.escape, config["corpora"])),
+    table="|".join(map(re.escape, [*config["datasets"], *config["corpora"]])),
+    pretraining="|".join(map(re.escape, config["pretraining"])),
     model="|".join(map(re.escape, config["models"])),
+    prediction="|".join(map(re.escape, config["predict"])) or "(?!)",  # matches nothing
     seed=r"\d+",
 
 
@@ -113,14 +88,125 @@ def raw_file(wildcards):
         name = entry.get("mirror_file", f"tables/{entry['matbench']}.csv.gz")
         return {"raw": f"{config['mirror']}/{name}"}
     if kind == "download":
-        return {"raw": f"resources/downloads/{wildcards.dataset}.json.gz"}
+        return {"raw": f"resources/downloads/{entry['matbench']}.json.gz"}
     return {}
 
 
 def data_keys(dataset):
     """Registry keys of a dataset that decide its rows and folds; a new label must not train anything again."""
-    words = ("label", "property", "unit", "licence", "citation")
+    words = ("label", "property", "unit", "licence", "citation", "train_rows")
     return {k: v for k, v in config["datasets"][dataset].items() if k not in words}
+
+
+def corpora_of(*kinds):
+    """Names of the corpora of some kinds."""
+    return [c for c, entry in config["corpora"].items() if entry["kind"] in kinds]
+
+
+def corpus_keys(corpus):
+    """Registry keys of a corpus that decide its compositions."""
+    words = ("licence", "citation")
+    return {k: v for k, v in config["corpora"][corpus].items() if k not in words}
+
+
+def corpus_hash(corpus):
+    """The hash that the raw file of a corpus must have; a user's own file may be anything."""
+    entry = config["corpora"][corpus]
+    return None if "csv" in entry else entry.get("mirror_sha256")
+
+
+def corpus_file(corpus):
+    """The raw file of a corpus: the user's, else that of the mirror."""
+    entry = config["corpora"][corpus]
+    if "csv" in entry:
+        return entry["csv"]
+    if not config["mirror"]:
+        raise WorkflowError(
+            f"config key corpora.{corpus}: it cannot be downloaded; set csv: PATH there, or mirror: DIR"
+        )
+    return f"{config['mirror']}/{entry['mirror_file']}"
+
+
+def teacher_file(corpus):
+    """The weights that embed the structures of a corpus: the user's, else those of the mirror."""
+    teacher = config["corpora"][corpus]["teacher"]
+    if Path(teacher).is_file():
+        return teacher
+    if not config["mirror"]:
+        raise WorkflowError(
+            f"config key corpora.{corpus}.teacher: {teacher}: no such file; give the weights of Crystal Twins, or set mirror: DIR"
+        )
+    return f"{config['mirror']}/{teacher}"
+
+
+def corpus_sources(wildcards):
+    """What a corpus is made from: the compositions of others, or its own file."""
+    names = config["corpora"][wildcards.corpus].get("of")
+    if names:
+        return [f"results/data/{name}/compositions.npz" for name in names]
+    return [corpus_file(wildcards.corpus)]
+
+
+def structure_embeddings(wildcards):
+    """Where the embeddings of a corpus come from: a file with vectors, or a teacher's run over structures."""
+    if config["corpora"][wildcards.corpus]["kind"] == "vectors":
+        return {"vectors": corpus_file(wildcards.corpus)}
+    folder = f"results/structures/{wildcards.corpus}"
+    return {
+        "compositions": f"{folder}/compositions.npz",
+        "embeddings": f"{folder}/embeddings.npz",
+    }
+
+
+def strategy(wildcards):
+    """Registry entry of a pretraining strategy."""
+    return config["pretraining"][wildcards.pretraining]
+
+
+def elements_of(pretraining):
+    """Element vectors of a pretraining strategy, or of a network without one (None)."""
+    return (config["pretraining"][pretraining] if pretraining else {}).get(
+        "elements", "matscholar"
+    )
+
+
+def task_targets(wildcards):
+    """{task: file of its targets} for the tasks of a strategy that predict something of the corpus."""
+    entry = strategy(wildcards)
+    return {
+        task: f"results/features/{entry['corpus']}/{task}.npy"
+        for task in entry["tasks"]
+        if task != "barlow_twins"
+    }
+
+
+def state_key(wildcards):
+    """Short hash of all that decides a pretraining run: another run never goes on from its state."""
+    entry = strategy(wildcards)
+    keys = ("pretraining_recipe", "pretraining_validation", "pretraining_seed")
+    made_from = [entry, corpus_keys(entry["corpus"]), *(config[k] for k in keys)]
+    made_from.append(fingerprint("pretrain", entry["encoder"]))
+    return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[
+        :12
+    ]
+
+
+def start(wildcards):
+    """{"weights": encoder file} of a network that starts from a pretrained encoder."""
+    pretraining = config["models"][wildcards.model].get("pretraining")
+    return (
+        {"weights": f"results/pretrain/{pretraining}/encoder.safetensors"}
+        if pretraining
+        else {}
+    )
+
+
+def baseline_features(wildcards):
+    """{"features": file} of a baseline whose features are not simply read off the composition."""
+    features = config["models"][wildcards.model]["features"]
+    if features in ("onehot", "none"):
+        return {}
+    return {"features": f"results/features/{wildcards.dataset}/{features}.npy"}
 
 
 def label(name):
@@ -151,6 +237,12 @@ def seed_files(name, dataset, model):
     ]
 
 
+def prediction_files(wildcards, name):
+    """The file `name` of every seed of the model that makes a prediction."""
+    entry = config["predict"][wildcards.prediction]
+    return seed_files(name, entry["dataset"], entry["model"])
+
+
 def runs(models=MODELS):
     """(dataset, model) pairs of the benchmark, without the excluded ones."""
     return [(d, m) for d in DATASETS for m in models if m not in EXCLUDED.get(d, [])]
@@ -164,3 +256,23 @@ def run_files(pattern, models=MODELS):
 def matbench_tasks(model):
     """Matbench tasks of the benchmark that a model runs on."""
     return [d for d, m in runs([model]) if "matbench" in config["datasets"][d]]
+
+
+def subset_runs():
+    """{(dataset, model, size): predictions}; size is "full" for the runs of the benchmark on all training rows."""
+    subsets = config["subsets"]
+    name = "results/finetune/{}/{}/predictions.csv".format
+    found = {}
+    for dataset in subsets["datasets"]:
+        for model in subsets["models"]:
+            for size in sorted(subsets["sizes"]):
+                found[dataset, model, str(size)] = name(f"{dataset}-{size}", model)
+            if (dataset, model) in runs():
+                found[dataset, model, "full"] = name(dataset, model)
+    return found
+
+
+def snapshot_name(path):
+    """Flat name of a table in a snapshot: its own, for histories pretrain_{strategy}_history.csv."""
+    parts = Path(path).parts
+    return "_".join(parts[1:]) if parts[1] == "pretrain" else parts[-1]

@@ -3,7 +3,7 @@
 Needs: nothing, a mirror, the network, or a CSV of the user.
 Outputs are marked update() here and in finetune.smk: a job that fails must not have cost the earlier result. Scripts write
 whole files and rename them.
-Makes: results/data/{dataset}/table.csv (id, formula, target, fold), compositions.npz; results/data/elements.npy
+Makes: results/data/{dataset}/table.csv (id, formula, target, fold), compositions.npz; results/data/elements/{elements}.npy
 """
 
 
@@ -13,13 +13,13 @@ localrules:
 
 rule download_dataset:
     output:
-        "resources/downloads/{dataset}.json.gz",
+        "resources/downloads/{task}.json.gz",
     log:
-        "logs/data/{dataset}/download.log",
+        "logs/data/{task}/download.log",
     conda:
         "../../envs/data.yaml"
     params:
-        name=lambda w: config["datasets"][w.dataset]["matbench"],
+        name=lambda w: w.task,
     script:
         "../scripts/download_dataset.py"
 
@@ -48,9 +48,11 @@ rule prepare_dataset:
 
 rule export_elements:
     output:
-        "results/data/elements.npy",
+        "results/data/elements/{elements}.npy",
     log:
-        "logs/data/elements.log",
+        "logs/data/elements/{elements}.log",
+    wildcard_constraints:
+        elements="matscholar|onehot",
     conda:
         "../../envs/data.yaml"
     params:

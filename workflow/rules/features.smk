@@ -1,17 +1,17 @@
 """Fixed features of compositions.
 
-Needs: results/data/{dataset}/compositions.npz
-Makes: results/features/{dataset}/magpie.npy
+Needs: results/data/{table}/compositions.npz, of a dataset or a corpus
+Makes: results/features/{table}/magpie.npy
 """
 
 
 rule featurize_magpie:
     input:
-        compositions=rules.prepare_dataset.output.compositions,
+        compositions="results/data/{table}/compositions.npz",
     output:
-        features="results/features/{dataset}/magpie.npy",
+        features="results/features/{table}/magpie.npy",
     log:
-        "logs/features/{dataset}/magpie.log",
+        "logs/features/{table}/magpie.log",
     conda:
         "../../envs/data.yaml"
     resources:

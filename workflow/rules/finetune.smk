@@ -1,15 +1,17 @@
 """Nested cross-validation: one job trains all outer folds of a (dataset, model, seed).
 
 Needs: results/data, results/features
-Makes: results/finetune/{dataset}/{model}/predictions.csv, and per seed predictions, history and provenance
+Makes: results/finetune/{dataset}/{model}/predictions.csv, and per seed predictions, history,
+provenance, weights of all folds and model.json
 """
 
 
 rule finetune:
     input:
+        unpack(start),
         table=rules.prepare_dataset.output.table,
         compositions=rules.prepare_dataset.output.compositions,
-        elements=rules.export_elements.output[0],
+        elements=lambda w: f"results/data/elements/{elements_of(config['models'][w.model].get('pretraining'))}.npy",
     output:
         predictions=update(
             "results/finetune/{dataset}/{model}/seed{seed}/predictions.csv"
@@ -18,6 +20,10 @@ rule finetune:
         provenance=update(
             "results/finetune/{dataset}/{model}/seed{seed}/provenance.json"
         ),
+        weights=update(
+            "results/finetune/{dataset}/{model}/seed{seed}/weights.safetensors"
+        ),
+        record=update("results/finetune/{dataset}/{model}/seed{seed}/model.json"),
     log:
         "logs/finetune/{dataset}/{model}/seed{seed}.log",
     benchmark:
@@ -33,8 +39,11 @@ rule finetune:
         gpu=1,
     params:
         encoder=lambda w: config["models"][w.model]["encoder"],
-        recipe=config["recipe"],
+        loss=config["recipe"]["loss"],
+        recipe=RECIPE,
         inner_fraction=config["inner_fraction"],
+        train_rows=lambda w: config["datasets"][w.dataset].get("train_rows"),
+        unit=lambda w: config["datasets"][w.dataset]["unit"],
         device=config["device"],
         code=lambda w: fingerprint("finetune", config["models"][w.model]["encoder"]),
     script:
@@ -43,13 +52,7 @@ rule finetune:
 
 rule fit_baseline:
     input:
-        unpack(
-            lambda w: (
-                {"magpie": f"results/features/{w.dataset}/magpie.npy"}
-                if config["models"][w.model]["features"] == "magpie"
-                else {}
-            )
-        ),
+        unpack(baseline_features),
         table=rules.prepare_dataset.output.table,
         compositions=rules.prepare_dataset.output.compositions,
     output:
@@ -74,6 +77,7 @@ rule fit_baseline:
     params:
         estimator=lambda w: config["models"][w.model]["estimator"],
         features=lambda w: config["models"][w.model]["features"],
+        train_rows=lambda w: config["datasets"][w.dataset].get("train_rows"),
         code=fingerprint("fit_baseline"),
     script:
         "../scripts/fit_baseline.py"

@@ -1,28 +1,29 @@
 """A committed snapshot of real runs.
 
 Needs: tables and figures of the configured benchmark
-Makes: docs/reproduction: huang2024_table2.{csv,md}, comparisons.csv, scores.csv, figures, provenance.json
+Makes: docs/reproduction: the tables, the histories of pretraining, figures, provenance.json
 """
+
+SNAPSHOT = [str(path) for path in rules.tables.input] + [
+    f"results/pretrain/{s}/history.csv" for s in STRATEGIES
+]
 
 
 rule snapshot_reproduction:
     input:
-        csv=rules.tabulate_huang2024.output.csv,
-        md=rules.tabulate_huang2024.output.md,
-        comparisons=rules.compare_models.output[0],
-        scores=rules.score_models.output[0],
-        mae=rules.plot_mae.output[0],
-        parity=run_files("results/figures/parity/{dataset}/{model}.png", TRAINED),
-        curves=sorted(
-            set(run_files("results/figures/learning_curves/{dataset}.png", TRAINED))
-        ),
-        tables=expand("results/data/{dataset}/table.csv", dataset=DATASETS),
-        made=rules.tabulate_huang2024.input.provenance,
+        tables=SNAPSHOT,
+        figures=rules.figures.input,
+        data=expand("results/data/{dataset}/table.csv", dataset=DATASETS),
+        made=[path for d, m in runs() for path in seed_files("provenance.json", d, m)],
+        encoders=[f"results/pretrain/{s}/encoder.json" for s in STRATEGIES],
+        counts=[
+            f"results/data/{c}/counts.csv"
+            for c in dict.fromkeys(
+                config["pretraining"][s]["corpus"] for s in STRATEGIES
+            )
+        ],
     output:
-        csv="docs/reproduction/huang2024_table2.csv",
-        md="docs/reproduction/huang2024_table2.md",
-        comparisons="docs/reproduction/comparisons.csv",
-        scores="docs/reproduction/scores.csv",
+        tables=[f"docs/reproduction/{snapshot_name(path)}" for path in SNAPSHOT],
         figures=directory("docs/reproduction/figures"),
         provenance="docs/reproduction/provenance.json",
     log:
@@ -30,11 +31,9 @@ rule snapshot_reproduction:
     conda:
         "../../envs/analysis.yaml"
     params:
-        folder=lambda w, output: str(Path(output.provenance).parent),
         datasets=DATASETS,
         sources={d: source_kind(d) for d in DATASETS},
         recipe=config["recipe"],
-        seeds=config["benchmark"]["seeds"],
     script:
         "../scripts/snapshot_reproduction.py"
 

@@ -1,7 +1,8 @@
 """Predictions -> scores, tests and tables.
 
 Needs: results/finetune/{dataset}/{model}/predictions.csv
-Makes: results/scores.csv, results/comparisons.csv, results/tables/huang2024_table2.{csv,md}, results/matbench/{model}.json.gz
+Makes: results/scores.csv, results/comparisons.csv, results/tables/huang2024_table{2,3,4}.{csv,md},
+results/tables/probes.{csv,md}, results/matbench/{model}.json.gz
 """
 
 
@@ -43,22 +44,28 @@ rule compare_models:
 
 rule tabulate_huang2024:
     input:
-        predictions=run_files("results/finetune/{dataset}/{model}/predictions.csv"),
-        provenance=[
-            path for d, m in runs() for path in seed_files("provenance.json", d, m)
+        predictions=lambda w: run_files(
+            "results/finetune/{dataset}/{model}/predictions.csv", TABLES[w.number]
+        ),
+        provenance=lambda w: [
+            path
+            for d, m in runs(TABLES[w.number])
+            for path in seed_files("provenance.json", d, m)
         ],
-        table2="resources/paper/huang2024_table2.csv",
-        table3="resources/paper/huang2024_table3.csv",
+        paper="resources/paper/huang2024_table{number}.csv",
+        dummy="resources/paper/huang2024_table3.csv",
         published="resources/paper/matbench_submissions.csv",
     output:
         csv=report(
-            "results/tables/huang2024_table2.csv",
-            caption="../report/table2.rst",
+            "results/tables/huang2024_table{number}.csv",
+            caption="../report/huang2024_table.rst",
             category="Tables",
         ),
-        md="results/tables/huang2024_table2.md",
+        md="results/tables/huang2024_table{number}.md",
     log:
-        "logs/statistics/table2.log",
+        "logs/statistics/table{number}.log",
+    wildcard_constraints:
+        number="[23]",
     conda:
         "../../envs/analysis.yaml"
     params:
@@ -67,6 +74,73 @@ rule tabulate_huang2024:
         code=fingerprint("tabulate_huang2024"),
     script:
         "../scripts/tabulate_huang2024.py"
+
+
+rule tabulate_tests:
+    input:
+        scores=rules.score_models.output[0],
+        paper="resources/paper/huang2024_table4.csv",
+    output:
+        csv=report(
+            "results/tables/huang2024_table4.csv",
+            caption="../report/table4.rst",
+            category="Tables",
+        ),
+        md="results/tables/huang2024_table4.md",
+    log:
+        "logs/statistics/table4.log",
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        pretrained={m: scratch_of(m) for m in PRETRAINED},
+        labels=LABELS,
+        code=fingerprint("tabulate_tests"),
+    script:
+        "../scripts/tabulate_tests.py"
+
+
+rule probe_encoder:
+    input:
+        record="results/pretrain/{pretraining}/encoder.json",
+        epochs="results/pretrain/{pretraining}/epochs",
+        table="results/data/{dataset}/table.csv",
+        compositions="results/data/{dataset}/compositions.npz",
+    output:
+        "results/probes/{dataset}/{pretraining}.csv",
+    log:
+        "logs/probes/{dataset}/{pretraining}.log",
+    conda:
+        "../../envs/torch.yaml"
+    threads: 2
+    resources:
+        mem_mb=8000,
+        runtime=120,
+    params:
+        code=lambda w: fingerprint("probe_encoder", strategy(w)["encoder"]),
+    script:
+        "../scripts/probe_encoder.py"
+
+
+rule tabulate_probes:
+    input:
+        [f"results/probes/{d}/{p}.csv" for d in PROBED for p in STRATEGIES],
+    output:
+        csv=report(
+            "results/tables/probes.csv",
+            caption="../report/probes.rst",
+            category="Tables",
+        ),
+        md="results/tables/probes.md",
+    log:
+        "logs/statistics/probes.log",
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        labels=LABELS,
+        units=UNITS,
+        code=fingerprint("tabulate_probes"),
+    script:
+        "../scripts/tabulate_probes.py"
 
 
 rule record_matbench:
@@ -103,7 +177,13 @@ rule tables:
     input:
         rules.score_models.output,
         rules.compare_models.output,
-        rules.tabulate_huang2024.output,
+        expand(
+            "results/tables/huang2024_table{number}.{suffix}",
+            number=TABLES,
+            suffix=["csv", "md"],
+        ),
+        rules.tabulate_tests.output if PRETRAINED else [],
+        rules.tabulate_probes.output if STRATEGIES else [],
 
 
 rule matbench:

@@ -1,11 +1,16 @@
-"""Element vectors as an array, so that training needs no chemistry package."""
+"""Element vectors [119, n] as an array, row Z for atomic number Z, so that training needs no chemistry package."""
 
 import numpy as np
 
-from matpretrain.composition import matscholar_vectors
+from matpretrain.composition import N_ELEMENTS, matscholar_vectors
 from matpretrain.files import atomic_path
 from matpretrain.jobs import job
 
+VECTORS = {
+    "matscholar": lambda: np.nan_to_num(matscholar_vectors()),
+    "onehot": lambda: np.eye(N_ELEMENTS + 1, N_ELEMENTS, -1, np.float32),
+}
+
 if __name__ == "__main__":
     with job(snakemake), atomic_path(snakemake.output[0]) as temporary:
-        np.save(temporary, np.nan_to_num(matscholar_vectors()))
+        np.save(temporary, VECTORS[snakemake.wildcards.elements]())

@@ -1,4 +1,4 @@
-"""Magpie fingerprints [rows, 145] of a dataset."""
+"""Magpie fingerprints [rows, 145] of a dataset or a corpus."""
 
 import time
 

@@ -1,10 +1,12 @@
-"""Train a network on all outer folds of one dataset and seed; predict validation and test rows."""
+"""Train a network on all outer folds of one dataset and seed; predict validation and test rows; keep the weights."""
 
 import importlib
 import multiprocessing
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,29 +16,67 @@ from matpretrain.composition import Compositions
 from matpretrain.devices import claim_device, describe
 from matpretrain.files import read_csv, write_csv
 from matpretrain.jobs import job
+from matpretrain.members import keep, save_members
 from matpretrain.objectives import SUPERVISED
 from matpretrain.provenance import environment, write_json
 from matpretrain.splits import inner_split
+from matpretrain.subsets import outer_split
 from matpretrain.training import Recipe, fit, predict
+from matpretrain.weights import load_weights
 
 PROGRESS = 10  # progress lines per fold
 
 
-def train_fold(fold, seed, encoder, recipe, inner_fraction, table, compositions, element_vectors, device, say):
-    """Train one outer fold. Returns its prediction rows and history as data frames."""
+@dataclass(frozen=True)
+class Training:
+    """What all folds of a job share.
+
+    Attributes:
+        table: data frame id, target and fold, a row per composition.
+        compositions: Compositions of the rows.
+        element_vectors: [Z, n] array.
+        encoder: module of the package with the network.
+        weights: safetensors file of a pretrained encoder to start from, or None.
+        loss: name in SUPERVISED.
+        recipe: Recipe.
+        inner_fraction: share of the outer training rows held out for validation.
+        train_rows: number of outer training rows of every fold, None for all.
+        seed: random seed.
+        device: "cpu" or "cuda:k".
+    """
+
+    table: pd.DataFrame
+    compositions: Compositions
+    element_vectors: np.ndarray
+    encoder: str
+    weights: str | None
+    loss: str
+    recipe: Recipe
+    inner_fraction: float
+    train_rows: int | None
+    seed: int
+    device: str
+
+
+def train_fold(fold, training, say):
+    """Train one outer fold. Returns its prediction rows and history as data frames, and what is kept of the network."""
+    table, recipe, seed, device = training.table, training.recipe, training.seed, training.device
     if device == "cpu":
         torch.set_num_threads(1)  # folds run side by side, one thread each
-    network = importlib.import_module(f"matpretrain.{encoder}")
+    network = importlib.import_module(f"matpretrain.{training.encoder}")
     target = table["target"].to_numpy()
-    test = np.flatnonzero(table["fold"] == fold)
-    train, validation = inner_split(np.flatnonzero(table["fold"] != fold), inner_fraction, seed, fold)
+    outer_train, test = outer_split(table["fold"].to_numpy(), fold, training.train_rows)
+    train, validation = inner_split(outer_train, training.inner_fraction, seed, fold)
     mean, std = target[train].mean(), target[train].std(ddof=1)
     std = std if std > 0 else 1.0
 
-    loss, n_outputs = SUPERVISED[recipe.loss]
+    loss, n_outputs = SUPERVISED[training.loss]
     torch.manual_seed(1000 * seed + fold)
-    model = network.Model(element_vectors, n_outputs).to(device)
-    inputs = network.Inputs(compositions, device)
+    model = network.Model(training.element_vectors, n_outputs)
+    if training.weights:
+        load_weights(model.encoder, training.weights, say if fold == 0 else None)
+    model = model.to(device)
+    inputs = network.Inputs(training.compositions, device)
     scaled = torch.as_tensor((target - mean) / std, dtype=torch.float32, device=device)
 
     def outputs(model, rows):
@@ -79,26 +119,25 @@ def train_fold(fold, seed, encoder, recipe, inner_fraction, table, compositions,
                 }
             )
         )
-    return pd.concat(parts), pd.DataFrame(history).assign(fold=fold, seed=seed)
+    return pd.concat(parts), pd.DataFrame(history).assign(fold=fold, seed=seed), keep(model, fold, mean, std)
 
 
-def finetune(table_path, compositions_path, elements_path, encoder, recipe, inner_fraction, seed, device, threads, say):
-    """Train all outer folds of a dataset, side by side on a CPU. Returns predictions and history."""
-    table = read_csv(table_path, dtype={"id": str, "formula": str})
-    with np.load(compositions_path) as arrays:
-        compositions = Compositions(**arrays)
-    element_vectors = np.load(elements_path)
-    folds = np.unique(table["fold"]).tolist()
-    job_arguments = (seed, encoder, Recipe(**recipe), inner_fraction, table, compositions, element_vectors, device, say)
+def finetune(training, threads, say):
+    """Train all outer folds of a dataset, side by side on a CPU.
+
+    Returns:
+        Predictions and history as data frames, and what is kept of each fold (members.keep).
+    """
+    folds = np.unique(training.table["fold"]).tolist()
     forks = sys.platform.startswith("linux")  # elsewhere forking is unsafe: folds run one after another
-    workers = min(threads, len(folds)) if device == "cpu" and forks else 1
-    say(f"{len(table)} rows, {len(folds)} folds, {workers} at a time on {describe(device)}")
+    workers = min(threads, len(folds)) if training.device == "cpu" and forks else 1
+    say(f"{len(training.table)} rows, {len(folds)} folds, {workers} at a time on {describe(training.device)}")
     if workers == 1:
-        results = [train_fold(fold, *job_arguments) for fold in folds]
+        results = [train_fold(fold, training, say) for fold in folds]
     else:
-        results = _side_by_side(folds, job_arguments, workers)
-    predictions, histories = zip(*results, strict=True)
-    return pd.concat(predictions), pd.concat(histories)
+        results = _side_by_side(folds, (training, say), workers)
+    predictions, histories, kept = zip(*results, strict=True)
+    return pd.concat(predictions), pd.concat(histories), kept
 
 
 def _side_by_side(folds, job_arguments, workers):
@@ -116,30 +155,52 @@ def _inherited_fold(fold):
 if __name__ == "__main__":
     with job(snakemake) as say:
         started = time.perf_counter()
-        p = snakemake.params
+        p, files, out = snakemake.params, snakemake.input, snakemake.output
+        with np.load(files.compositions) as arrays:
+            compositions = Compositions(**arrays)
         with claim_device(p.device, say) as device:
-            predictions, history = finetune(
-                snakemake.input.table,
-                snakemake.input.compositions,
-                snakemake.input.elements,
+            training = Training(
+                read_csv(files.table, dtype={"id": str, "formula": str}),
+                compositions,
+                np.load(files.elements),
                 encoder=p.encoder,
-                recipe=p.recipe,
+                weights=files.get("weights"),
+                loss=p.loss,
+                recipe=Recipe(**p.recipe),
                 inner_fraction=p.inner_fraction,
+                train_rows=p.train_rows,
                 seed=int(snakemake.wildcards.seed),
                 device=device,
-                threads=snakemake.threads,
-                say=say,
             )
-        write_csv(history, snakemake.output.history)
+            predictions, history, kept = finetune(training, snakemake.threads, say)
+        write_csv(history, out.history)
+        save_members(
+            kept,
+            training.element_vectors,
+            compositions,
+            {
+                "encoder": p.encoder,
+                "n_outputs": SUPERVISED[p.loss][1],
+                "loss": p.loss,
+                "recipe": dict(p.recipe),
+                "dataset": snakemake.wildcards.dataset,
+                "model": snakemake.wildcards.model,
+                "seed": training.seed,
+                "unit": p.unit,
+                "code_version": p.code,
+            },
+            Path(out.weights).parent,
+        )
         write_json(
             {
                 "device": describe(device),
                 "threads": snakemake.threads,
                 "wall_seconds": round(time.perf_counter() - started, 1),
                 "code_version": p.code,
+                "loss": p.loss,
                 "recipe": dict(p.recipe),
                 "versions": environment(),
             },
-            snakemake.output.provenance,
+            out.provenance,
         )
-        write_csv(predictions, snakemake.output.predictions)
+        write_csv(predictions, out.predictions)

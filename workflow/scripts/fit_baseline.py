@@ -9,6 +9,7 @@ from matpretrain.composition import Compositions, element_fractions
 from matpretrain.files import DataError, read_csv, write_csv
 from matpretrain.jobs import job
 from matpretrain.provenance import environment, processor, write_json
+from matpretrain.subsets import outer_split
 
 
 def random_forest(seed, threads):
@@ -29,20 +30,20 @@ ESTIMATORS = {"random_forest": random_forest, "mean": training_mean}
 
 
 def load_features(kind, compositions_path, features_path):
-    """Feature matrix [rows, n]: "magpie" from its file, "onehot" and "none" from the compositions."""
-    if kind == "magpie":
+    """Feature matrix [rows, n]: "onehot" and "none" from the compositions, any other kind from its file."""
+    if features_path:
         return np.load(features_path)
     with np.load(compositions_path) as arrays:
         compositions = Compositions(**arrays)
     return element_fractions(compositions) if kind == "onehot" else np.zeros((len(compositions), 1))
 
 
-def fit_baseline(table, features, estimator, seed, threads, say):
-    """Fit on the whole outer training part of every fold and predict its test part."""
+def fit_baseline(table, features, estimator, seed, threads, say, train_rows=None):
+    """Fit on the outer training part of every fold, or on train_rows rows of it, and predict its test part."""
     target = table["target"].to_numpy()
     parts = []
     for fold in np.unique(table["fold"]):
-        train, test = (np.flatnonzero(table["fold"] != fold), np.flatnonzero(table["fold"] == fold))
+        train, test = outer_split(table["fold"].to_numpy(), fold, train_rows)
         model = ESTIMATORS[estimator](seed, threads).fit(features[train], target[train])
         prediction = model.predict(features[test])
         say(f"fold {fold}: test MAE {np.abs(prediction - target[test]).mean():.5g}")
@@ -69,8 +70,9 @@ if __name__ == "__main__":
         if p.estimator not in ESTIMATORS:
             raise DataError(f"estimator {p.estimator!r} is not in ESTIMATORS of fit_baseline.py ({', '.join(ESTIMATORS)})")
         table = read_csv(snakemake.input.table, dtype={"id": str, "formula": str})
-        features = load_features(p.features, snakemake.input.compositions, snakemake.input.get("magpie"))
-        predictions = fit_baseline(table, features, p.estimator, int(snakemake.wildcards.seed), snakemake.threads, say)
+        features = load_features(p.features, snakemake.input.compositions, snakemake.input.get("features"))
+        seed = int(snakemake.wildcards.seed)
+        predictions = fit_baseline(table, features, p.estimator, seed, snakemake.threads, say, p.train_rows)
         write_json(
             {
                 "device": processor(),

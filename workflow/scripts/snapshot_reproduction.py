@@ -5,7 +5,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from matpretrain.files import atomic_path, sha256
+from matpretrain.files import atomic_path, read_csv, sha256
 from matpretrain.jobs import job
 from matpretrain.provenance import write_json
 
@@ -34,18 +34,22 @@ def figure_name(path):
 if __name__ == "__main__":
     with job(snakemake):
         p, files, out = snakemake.params, snakemake.input, snakemake.output
-        for name in ("csv", "md", "comparisons", "scores"):
-            copy(files[name], out[name])
-        for source in [files.mae, *files.parity, *files.curves]:
+        for source, target in zip(files.tables, out.tables, strict=True):
+            copy(source, target)
+        for source in files.figures:
             copy(source, Path(out.figures) / figure_name(source))
         runs = {"/".join(Path(path).parts[-4:-1]): json.loads(Path(path).read_text()) for path in files.made}
+        encoders = {Path(path).parent.name: json.loads(Path(path).read_text()) for path in files.encoders}
+        versions = [record["versions"] for record in (*runs.values(), *encoders.values())]
         write_json(
             {
                 "tables_made_by_commit": commit(),
                 "recipe": p.recipe,
                 "sources": p.sources,
-                "table_sha256": {d: sha256(t) for d, t in zip(p.datasets, files.tables, strict=True)},
-                "versions": {k: v for record in runs.values() for k, v in record["versions"].items()},
+                "table_sha256": {d: sha256(t) for d, t in zip(p.datasets, files.data, strict=True)},
+                "versions": {k: v for record in versions for k, v in record.items()},
+                "corpora": {Path(path).parent.name: read_csv(path).to_dict("records") for path in files.counts},
+                "pretraining": {k: {x: y for x, y in v.items() if x != "versions"} for k, v in encoders.items()},
                 "runs": {
                     name: {key: record[key] for key in ("device", "threads", "wall_seconds", "code_version")}
                     for name, record in runs.items()

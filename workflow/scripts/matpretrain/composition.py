@@ -100,6 +100,13 @@ def take(compositions, rows):
     return Compositions(compositions.number[node], compositions.amount[node], offset)
 
 
+def concatenate(sets):
+    """All compositions of several sets, one after another."""
+    counts = np.concatenate([[0], *(c.count for c in sets)])
+    number, amount = (np.concatenate([getattr(c, name) for c in sets]) for name in ("number", "amount"))
+    return Compositions(number, amount, np.cumsum(counts, dtype=np.int64))
+
+
 def element_fractions(compositions):
     """[B, 118] atomic fraction of every element: the one-hot composition vector."""
     vector = np.zeros((len(compositions), N_ELEMENTS))

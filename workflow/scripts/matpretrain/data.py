@@ -13,12 +13,12 @@ import pandas as pd
 from matpretrain.files import DataError
 
 
-def read_table(path, target, formula="formula", id_column=None):
-    """Read a CSV (also gzipped) into columns id, formula, target.
+def read_table(path, target=None, formula="formula", id_column=None):
+    """Read a CSV (also gzipped) into columns id, formula and, where a target is named, target.
 
     Args:
         path: CSV file with a header line.
-        target: name of the target column, a finite number in every row.
+        target: name of the target column, a finite number in every row; None for a list of formulas.
         formula: name of the formula column.
         id_column: name of the id column; by default "id" where the file has it, else ids are row-1, row-2, ...
 
@@ -48,12 +48,15 @@ def read_table(path, target, formula="formula", id_column=None):
         raise DataError(f"{path}: no rows below the header; it needs one row per composition")
     id_column = id_column or "id"
     ids = table[id_column] if id_column in table.columns else [f"row-{i + 1}" for i in range(len(table))]
-    columns = {"id": ids, "formula": table[formula].str.strip(), "target": table[target].str.strip()}
+    columns = {"id": ids, "formula": table[formula].str.strip()}
+    if target is None:
+        return check_ids(pd.DataFrame(columns, index=table.index), path)
+    columns["target"] = table[target].str.strip()
     return check_targets(pd.DataFrame(columns, index=table.index), path, target)
 
 
 def check_targets(table, path, target="target"):
-    """Return the table (id, formula, target) with float targets and unique ids.
+    """Return the table (id, formula, target) with float targets, after `check_ids`.
 
     Raises:
         DataError: naming the first offending row.
@@ -63,13 +66,22 @@ def check_targets(table, path, target="target"):
     if len(bad):
         found = table["target"].iloc[bad[0]]
         raise DataError(f"{_place(table, path, bad)}: {target} is {found!r}, not a finite number; correct or remove the row")
+    return check_ids(table, path).assign(target=value)
+
+
+def check_ids(table, path):
+    """Return the table, whose ids are filled in and unique.
+
+    Raises:
+        DataError: naming the first offending row.
+    """
     empty = np.flatnonzero(table["id"].astype(str).str.strip() == "")
     if len(empty):
         raise DataError(f"{_place(table, path, empty)}: the id is empty; fill it in or remove the id column")
     twice = np.flatnonzero(table["id"].duplicated())
     if len(twice):
         raise DataError(f"{_place(table, path, twice)}: this id appears a second time; make ids unique")
-    return table.assign(target=value)
+    return table
 
 
 def encode(table, path, known, unknown_elements="error"):

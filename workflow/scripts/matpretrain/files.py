@@ -29,7 +29,9 @@ def atomic_path(path):
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch()
+        mode = temporary.stat().st_mode
         yield temporary
+        temporary.chmod(mode)  # safetensors writes files that only their owner can read
         with open(temporary, "rb") as handle:
             os.fsync(handle.fileno())
         os.replace(temporary, path)

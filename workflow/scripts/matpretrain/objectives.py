@@ -1,9 +1,17 @@
-"""Losses on model outputs, one function each: (output [B, n], target [B]) -> scalar tensor.
+"""Training objectives: supervised losses, and pretext tasks with the projector that each of them needs.
 
-Targets are standardised with the mean and standard deviation of the training rows before they come here.
+A supervised loss is a function (output [B, n], target [B]) -> scalar tensor; targets are standardised with the mean
+and standard deviation of the training rows before they come here. A pretext task is a module that maps the views of a
+batch and its target to a scalar loss; tasks are summed with the weights of the registry (config/pretraining.yaml).
 """
 
+import itertools
 import math
+from functools import cached_property
+
+import torch
+from torch import nn
+from torch.nn import functional as F
 
 SQRT2 = math.sqrt(2)
 
@@ -23,3 +31,131 @@ def robust_l1(output, target):
 
 
 SUPERVISED = {"l1": (l1, 1), "robust_l1": (robust_l1, 2)}  # name -> function, number of model outputs
+
+
+class Views:
+    """What pretext tasks see of a batch: ReLU of the encoder's representation [B, d], computed when asked for.
+
+    Args:
+        encoder: module (batch, messages=True) -> [B, d].
+        batch: batch with a method masked().
+    """
+
+    def __init__(self, encoder, batch):
+        self.encoder, self.batch = encoder, batch
+
+    @cached_property
+    def clean(self):
+        """[B, d] of the batch as it is; tasks share it."""
+        return F.relu(self.encoder(self.batch))
+
+    def masked(self, messages=True):
+        """[B, d] of a newly masked copy of the batch."""
+        return F.relu(self.encoder(self.batch.masked(), messages=messages))
+
+
+def cross_correlation(a, b, epsilon=1e-5):
+    """Pearson correlation [d, d] over the batch between the columns of a and of b [B, d].
+
+    Columns are brought to zero mean and unit (population) variance, as in Zbontar et al. (2021) and in the released
+    code of Huang et al. (2024). Eq. 4 of the latter is misprinted: it omits the centring and squares the sum where it
+    means the sum of squares.
+    """
+
+    def standardise(z):
+        variance, mean = torch.var_mean(z, 0, correction=0)
+        return (z - mean) * torch.rsqrt(variance + epsilon)
+
+    return standardise(a).T @ standardise(b) / len(a)
+
+
+def barlow_twins(correlation, off_diagonal):
+    """sum_i (1 - C_ii)^2 + off_diagonal * sum_{i != j} C_ij^2 (Zbontar et al. 2021, eq. 1; Huang et al. 2024, eq. 5)."""
+    diagonal = correlation.diagonal()
+    return (1 - diagonal).square().sum() + off_diagonal * (correlation.square().sum() - diagonal.square().sum())
+
+
+class BarlowTwins(nn.Module):
+    """SSL: the representations of a composition and of its masked copy should agree, their components be independent.
+
+    Args:
+        n_in: width of the representation.
+        n_targets: unused, there is no target.
+        width: width of the linear projector.
+        off_diagonal: weight of the redundancy term (lambda).
+        both_masked: mask both views, instead of one.
+        masked_view_messages: False repeats a defect of the released code, whose masked graph has only self edges.
+    """
+
+    def __init__(self, n_in, n_targets=0, width=1024, off_diagonal=0.0051, both_masked=False, masked_view_messages=True):
+        super().__init__()
+        self.projector = nn.Linear(n_in, width)
+        self.off_diagonal, self.both_masked, self.masked_view_messages = off_diagonal, both_masked, masked_view_messages
+
+    def forward(self, views, target=None):
+        """Scalar loss, summed over the components of the projection."""
+        other = views.masked(self.masked_view_messages)
+        first = views.masked(self.masked_view_messages) if self.both_masked else views.clean
+        correlation = cross_correlation(self.projector(first).float(), self.projector(other).float())
+        return barlow_twins(correlation, self.off_diagonal)
+
+
+class Regression(nn.Module):
+    """FL and MML: predict a vector of each composition, its fingerprint or the embedding of its structures.
+
+    Args:
+        n_in: width of the representation.
+        n_targets: length of the vector.
+        hidden: widths of hidden ReLU layers of the projector; none in the paper, (1024, 512, 256) in the released code.
+    """
+
+    def __init__(self, n_in, n_targets, hidden=()):
+        super().__init__()
+        layers = []
+        for a, b in itertools.pairwise((n_in, *hidden)):
+            layers += [nn.Linear(a, b), nn.ReLU()]
+        self.projector = nn.Sequential(*layers, nn.Linear((n_in, *hidden)[-1], n_targets))
+
+    def forward(self, views, target):
+        """Squared error averaged over batch and components (Huang et al. 2024, eq. 6, up to the number of components)."""
+        return F.mse_loss(self.projector(views.clean).float(), target)
+
+
+PRETEXT = {"barlow_twins": BarlowTwins, "magpie": Regression, "structure": Regression}  # name -> module
+
+
+class Pretext(nn.Module):
+    """An encoder and the weighted sum of its pretext tasks.
+
+    Args:
+        encoder: module that maps a batch to [B, n_in].
+        tasks: {name of PRETEXT: options}, of which `weight` (default 1) multiplies the loss.
+        n_in: width of the representation.
+        targets: {name: [rows, n_targets] tensor} for the tasks that have a target.
+    """
+
+    def __init__(self, encoder, tasks, n_in, targets):
+        super().__init__()
+        self.encoder, self.targets = encoder, targets
+        self.weights = {name: options.get("weight", 1.0) for name, options in tasks.items()}
+        self.tasks = nn.ModuleDict(
+            {
+                name: PRETEXT[name](
+                    n_in,
+                    targets[name].shape[1] if name in targets else 0,
+                    **{k: v for k, v in options.items() if k not in ("weight", "scale")},
+                )
+                for name, options in tasks.items()
+            }
+        )
+
+    def losses(self, inputs, rows):
+        """{task: unweighted loss} of the rows [B] of inputs."""
+        views = Views(self.encoder, inputs[rows])
+        return {
+            name: task(views, self.targets[name][rows] if name in self.targets else None) for name, task in self.tasks.items()
+        }
+
+    def forward(self, inputs, rows):
+        """Weighted sum of the losses."""
+        return sum(self.weights[name] * value for name, value in self.losses(inputs, rows).items())

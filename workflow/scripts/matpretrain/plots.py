@@ -123,3 +123,73 @@ def mae_bars(table, labels, units):
         axes.axis("off")
     sns.despine(figure)
     return figure
+
+
+def maps(columns, target, quantity, title):
+    """Maps of several representations of the same rows, one row of panels per method and one column per representation.
+
+    Args:
+        columns: {heading: dict maps ({method: [n, 2]}), scores ({method or "features": R2 of neighbours}), n_features}.
+        target: [n] colour; its range is cut at the percentiles 2 and 98.
+        quantity: what the target is, with its unit.
+    """
+    methods = list(next(iter(columns.values()))["maps"])
+    size = WIDTH * 0.56
+    figure, grid = plt.subplots(
+        len(methods), len(columns), squeeze=False, figsize=(size * len(columns) + 0.8, size * len(methods) + 0.9)
+    )
+    low, high = np.percentile(target, [2, 98])
+    for column, (heading, content) in enumerate(columns.items()):
+        for row, method in enumerate(methods):
+            axes, points = grid[row, column], content["maps"][method]
+            drawn = axes.scatter(
+                *points.T, c=target, s=float(np.clip(6000 / len(target), 2, 9)), lw=0, cmap="viridis", vmin=low, vmax=high,
+                rasterized=True,
+            )  # fmt: skip
+            axes.set(xticks=[], yticks=[], ylabel=method if column == 0 else None)
+            axes.set_xlabel(f"R² {content['scores'][method]:.2f} in this map", fontsize="small")
+        grid[0, column].set_title(
+            f"{heading}\nR² {content['scores']['features']:.2f} in {content['n_features']} dimensions", fontsize="medium"
+        )
+    beyond = {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}
+    extend = beyond[bool(target.min() < low), bool(target.max() > high)]
+    bar = figure.colorbar(drawn, ax=grid, extend=extend, aspect=40, pad=0.01)
+    bar.set_label(quantity)
+    bar.outline.set_visible(False)
+    figure.suptitle(title, x=0.01, ha="left")
+    figure.supxlabel(
+        "R²: targets predicted by their ten nearest neighbours in other folds", fontsize="small", x=0.01, ha="left"
+    )
+    for axes in grid.flat:
+        axes.spines[:].set(color="0.8", linewidth=0.6)
+    return figure
+
+
+def subset_curves(table, labels, title, unit):
+    """MAE against the number of training rows on logarithmic axes, a line per model; error bars: standard deviation over folds.
+
+    Args:
+        table: data frame model, size, train_rows, mae_mean, mae_std.
+        labels: {model: name in the legend}.
+    """
+    figure, axes = plt.subplots(figsize=(WIDTH * 1.4, WIDTH))
+    models = list(dict.fromkeys(table["model"]))
+    markers = itertools.cycle("osD^vP")
+    for place, (model, colour, marker) in enumerate(zip(models, itertools.cycle(COLOURS), markers, strict=False)):
+        part = table[table["model"] == model].sort_values("train_rows")
+        aside = 1.025 ** (place - (len(models) - 1) / 2)  # bars beside each other, not on top
+        axes.errorbar(
+            part["train_rows"].astype(float) * aside, part["mae_mean"], yerr=part["mae_std"], color=colour, label=labels[model],
+            marker=marker, ms=3.5, lw=1, elinewidth=0.8, capsize=2,
+        )  # fmt: skip
+    axes.set(xscale="log", yscale="log", xlabel="training rows", ylabel=f"MAE ({unit})", title=title)
+    sizes = table.drop_duplicates("train_rows")
+    names = [f"{r.train_rows:,}" + ("\n(all)" if r.size == "full" else "") for r in sizes[["train_rows", "size"]].itertuples()]
+    axes.set_xticks(sizes["train_rows"].tolist(), names)
+    axes.yaxis.set_major_locator(matplotlib.ticker.MaxNLocator(5))
+    axes.yaxis.set_major_formatter("{x:g}")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_minor_locator(matplotlib.ticker.NullLocator())
+    axes.legend(frameon=False, title="mean ± std over folds", title_fontsize="small")
+    sns.despine(figure)
+    return figure

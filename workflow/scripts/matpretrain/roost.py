@@ -16,13 +16,14 @@ from matpretrain.attention import attend
 WIDTH, HEADS, HIDDEN = 64, 3, 256
 TRUNK, HEAD = (1024, 512), (128, 64)
 REPRESENTATION = 256
+MASKED = -1  # an element hidden from the encoder: its vector is zero, its weight and its edges stay
 
 
 class Batch:
     """Packed compositions: node arrays of length M, composition b owns nodes offset[b]:offset[b + 1].
 
     Attributes:
-        element: [M] int64 row of the element table.
+        element: [M] int64 row of the element table, or MASKED.
         fraction: [M] atomic fraction of each node.
         offset: [B + 1] int64.
     """
@@ -31,6 +32,18 @@ class Batch:
 
     def __init__(self, element, fraction, offset):
         self.element, self.fraction, self.offset = element, fraction, offset
+
+    def masked(self, share=0.1):
+        """A copy in which max(1, floor(share * n)) of the n elements of every composition are MASKED.
+
+        They are drawn without replacement from torch's random state (Huang et al. 2024, section on SSL).
+        """
+        count = self.offset[1:] - self.offset[:-1]
+        row = torch.repeat_interleave(torch.arange(len(count), device=count.device), count)
+        order = torch.argsort(row + torch.rand(len(row), dtype=torch.float64, device=row.device))  # shuffled within rows
+        rank = torch.arange(len(row), device=row.device) - self.offset[row]
+        hidden = order[rank < (share * count).long().clamp(min=1)[row]]
+        return Batch(self.element.index_fill(0, hidden, MASKED), self.fraction, self.offset)
 
 
 class CompositionInputs:
@@ -135,14 +148,15 @@ class RoostEncoder(nn.Module):
             nn.Linear(widths[-1], REPRESENTATION),
         )
 
-    def forward(self, batch):
-        """Batch of B compositions -> [B, 256]."""
-        table = self.embedding(self.element_vectors)
+    def forward(self, batch, messages=True):
+        """Batch of B compositions -> [B, 256]. Without messages every element sees only itself until the pooling."""
+        table = self.embedding(F.pad(self.element_vectors, (0, 0, 0, 1)))  # the last row is that of MASKED
         fraction = batch.fraction.to(table.dtype)
         h = torch.cat([table[batch.element], fraction[:, None]], 1)
         log_fraction = fraction.log()
+        neighbours = batch.offset if messages else torch.arange(len(h) + 1, device=h.device)
         for layer in self.layers:
-            h = h + layer(h, log_fraction, batch.offset)
+            h = h + layer(h, log_fraction, neighbours)
         return self.trunk(self.pooling(h, log_fraction, batch.offset))
 
 
@@ -162,5 +176,5 @@ class Roost(nn.Module):
         return self.head(F.relu(self.encoder(batch)))
 
 
-# What finetune.py builds for `encoder: roost`.
-Model, Inputs = Roost, CompositionInputs
+# What the scripts build for `encoder: roost`.
+Encoder, Model, Inputs = RoostEncoder, Roost, CompositionInputs

@@ -3,10 +3,13 @@
 import contextlib
 import copy
 import math
+import pickle
 import time
 from dataclasses import dataclass
 
 import torch
+
+from matpretrain.files import DataError, atomic_path
 
 
 @dataclass(frozen=True)
@@ -16,7 +19,6 @@ class Recipe:
     The values live in config/config.yaml, the keys are explained in config/README.md.
     """
 
-    loss: str
     epochs: int
     batch_size: int
     min_steps: int
@@ -61,39 +63,49 @@ def multiplies_bfloat16(kind):
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
-def fit(model, loss, train, evaluate, recipe, *, seed, report=None):
+def fit(model, loss, train, evaluate, recipe, *, seed, report=None, progress=None, state=None):
     """Train `model` in place and leave it with the selected weights.
 
     Args:
         model: torch module on its device.
         loss: function (model, rows) -> scalar tensor; rows is an int64 tensor [B] drawn from `train`.
         train: int64 tensor [n] of training rows, on the model's device.
-        evaluate: function (model) -> dict of floats; "mae" selects the weights and stops early.
+        evaluate: function (model) -> dict of floats; the first one, lower is better, selects the weights and stops early.
         recipe: Recipe.
-        seed: seeds the order of the batches; the caller seeds the initial weights.
+        seed: seeds the order of the batches; the caller seeds the initial weights and torch's random state.
         report: called with the history row of each epoch.
+        progress: called with (epoch, step of the epoch from 1, steps of the epoch) after each step.
+        state: path at which every epoch leaves all that a restart needs; training goes on from it where it exists, to
+            the same weights as without the interruption.
 
     Returns:
         History, a list of one dict per epoch: epoch, learning_rate, loss, the evaluated quantities, seconds.
 
     Raises:
         FloatingPointError: the training loss is not finite.
+        DataError: `state` is not the state of such a training.
     """
     device = train.device
     order = torch.Generator().manual_seed(seed)
     batch = recipe.batch_for(len(train))
-    n_steps = recipe.epochs * math.ceil(len(train) / batch)
+    n_batches = math.ceil(len(train) / batch)
+    n_steps = recipe.epochs * n_batches
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=0.0, weight_decay=recipe.weight_decay, fused=True)
     average = WeightAverage(model, recipe.average * n_steps) if recipe.average else None
     tested = average.model if average else model
-    best, best_mae, best_epoch = None, math.inf, 0
-    history, started, step = [], time.perf_counter(), 0
-    for epoch in range(1, recipe.epochs + 1):
+    best, best_score, best_epoch = None, math.inf, 0
+    history, before, started = [], 0.0, time.perf_counter()
+    if state and state.exists():
+        history, best, best_score, best_epoch = _resume(state, model, optimiser, average, order, device)
+        before = history[-1]["seconds"]
+    for epoch in range(len(history) + 1, recipe.epochs + 1):
+        if recipe.patience and epoch - 1 - best_epoch >= recipe.patience:
+            break
         model.train()
         total = torch.zeros((), device=device)
-        for rows in train[torch.randperm(len(train), generator=order).to(device)].split(batch):
-            rate = recipe.learning_rate_at(step, n_steps)
+        for k, rows in enumerate(train[torch.randperm(len(train), generator=order).to(device)].split(batch)):
+            rate = recipe.learning_rate_at((epoch - 1) * n_batches + k, n_steps)
             optimiser.param_groups[0]["lr"] = rate
             with recipe.autocast(device):
                 value = loss(model, rows)
@@ -105,23 +117,63 @@ def fit(model, loss, train, evaluate, recipe, *, seed, report=None):
             if average:
                 average.update(model)
             total += value.detach() * len(rows)
-            step += 1
+            if progress:
+                progress(epoch, k + 1, n_batches)
         mean_loss = (total / len(train)).item()
         if not math.isfinite(mean_loss):
             raise FloatingPointError(f"training loss became {mean_loss} in epoch {epoch}; lower learning_rate")
         metrics = evaluate(tested)
-        seconds = time.perf_counter() - started
+        seconds = before + time.perf_counter() - started
         history.append({"epoch": epoch, "learning_rate": rate, "loss": mean_loss, **metrics, "seconds": seconds})
-        if report:
-            report(history[-1])
-        if metrics["mae"] < best_mae:
-            best_mae, best_epoch = metrics["mae"], epoch
+        score = next(iter(metrics.values()))
+        if score < best_score:
+            best_score, best_epoch = score, epoch
             if recipe.select == "best":
                 best = {k: v.clone() for k, v in tested.state_dict().items()}
-        if recipe.patience and epoch - best_epoch >= recipe.patience:
-            break
+        if report:
+            report(history[-1])
+        if state:
+            _save_state(state, model, optimiser, average, order, device, history, best, best_score, best_epoch)
     model.load_state_dict(tested.state_dict() if best is None else best)
     return history
+
+
+def _save_state(path, model, optimiser, average, order, device, history, best, best_score, best_epoch):
+    with atomic_path(path) as temporary:
+        torch.save(
+            {
+                "model": model.state_dict(),
+                "optimiser": optimiser.state_dict(),
+                "average": average and {"model": average.model.state_dict(), "steps": average.steps},
+                "order": order.get_state(),
+                "random": torch.get_rng_state(),
+                "random_device": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+                "history": history,
+                "best": best,
+                "best_score": best_score,
+                "best_epoch": best_epoch,
+            },
+            temporary,
+        )
+
+
+def _resume(path, model, optimiser, average, order, device):
+    """Put back what _save_state wrote. Returns history, best weights, their score and epoch."""
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        model.load_state_dict(saved["model"])
+        optimiser.load_state_dict(saved["optimiser"])
+        if average:
+            average.model.load_state_dict(saved["average"]["model"])
+            average.steps = saved["average"]["steps"]
+    except (OSError, EOFError, RuntimeError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
+        reason = f"{type(error).__name__} {error}".splitlines()[0]
+        raise DataError(f"{path}: not a state this training can go on from ({reason}); delete it to start again") from None
+    order.set_state(saved["order"])
+    torch.set_rng_state(saved["random"])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(saved["random_device"], device)
+    return saved["history"], saved["best"], saved["best_score"], saved["best_epoch"]
 
 
 def predict(model, inputs, rows, recipe):

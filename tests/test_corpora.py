@@ -1,0 +1,137 @@
+import group_structures
+import numpy as np
+import pandas as pd
+import prepare_corpus
+import pretrain
+import pytest
+
+from matpretrain.composition import element_fractions, formula_keys, parse_formulas
+from matpretrain.files import DataError
+
+
+def parsed(*formulas):
+    compositions, problems = parse_formulas(list(formulas))
+    assert not problems
+    return compositions
+
+
+def test_compositions_are_the_same_by_elements_and_fractions():
+    sources = {"a": parsed("Fe2O3", "NaCl", "O6Fe4"), "b": parsed("ClNa", "KCl", "Na2Cl2"), "c": parsed("KCl", "Si", "MgO")}
+    removed = set(formula_keys(parsed("Si2")))
+    merged, counts = prepare_corpus.merge(sources, removed)
+    assert formula_keys(merged) == formula_keys(parsed("Fe2O3", "NaCl", "KCl", "MgO"))
+    assert counts.to_numpy().tolist() == [["a", 3, 2, 0, 0, 2], ["b", 3, 2, 1, 0, 1], ["c", 3, 3, 1, 1, 1]]
+    assert list(counts) == ["source", "formulas", "distinct", "in_earlier_sources", "removed", "added"]
+
+
+def test_a_corpus_is_read_from_a_csv_and_bad_rows_are_named(tmp_path):
+    path = tmp_path / "corpus.csv"
+    path.write_text("composition\nNaN\nFe2O3\nNO\n")
+    read = prepare_corpus.read_source(path, print, {"formula": "composition"})
+    assert formula_keys(read) == formula_keys(parsed("NaN", "Fe2O3", "NO"))
+    for content, message in (
+        ("formula\nFe2O3\nXx2\n", "corpus.csv: line 3 .*not a chemical formula|corpus.csv: line 3 .*not an element"),
+        (
+            "formula\nFe2O3\nRfO2\n",
+            "corpus.csv: line 3 .*no element vector for Rf in 'RfO2'; remove the row or set unknown_elements",
+        ),
+        ("formula\n", "no rows below the header"),
+        ("material\nFe2O3\n", "no column 'formula'"),
+    ):
+        path.write_text(content)
+        with pytest.raises(DataError, match=message) as error:
+            prepare_corpus.read_source(path, print, {})
+        assert "\n" not in str(error.value)
+    path.write_text("formula\nFe2O3\nRfO2\n")
+    lines = []
+    assert len(prepare_corpus.read_source(path, lines.append, {}, unknown_elements="drop")) == 1
+    assert len(lines) == 1 and "RfO2 (Rf)" in lines[0]
+    with pytest.raises(DataError, match="sha256"):
+        prepare_corpus.read_source(path, print, {}, expected_hash="0" * 64)
+
+
+def test_structures_of_one_composition_share_the_mean_of_their_embeddings():
+    compositions = parsed("TiO2", "NaCl", "Ti2O4", "O2Ti", "Cl4Na4")
+    embedding = np.array([[1.0, 0.0], [5.0, 5.0], [2.0, 0.0], [6.0, 3.0], [7.0, 1.0]])
+    distinct, mean, spread, count = group_structures.group(compositions, embedding)
+    assert formula_keys(distinct) == formula_keys(parsed("TiO2", "NaCl"))
+    assert count.tolist() == [3, 2] and mean.tolist() == [[3.0, 1.0], [6.0, 3.0]]
+    assert np.allclose(spread, [[np.std([1, 2, 6]), np.std([0, 0, 3])], [1.0, 2.0]])
+
+
+def test_released_vectors_are_read_with_their_formulas(tmp_path):
+    path = tmp_path / "vectors.npz"
+    good = {"id": np.array(["a", "b"]), "composition": np.array(["Zn4O13C24H12", "CuN2"]), "embedding": np.ones((2, 256))}
+    np.savez(path, **good)
+    compositions, embedding = group_structures.read_vectors(path, None, "error", print)
+    assert len(compositions) == 2 and embedding.shape == (2, 256) and embedding.dtype == np.float32
+    for change, message in (
+        ({"embedding": np.ones((3, 256))}, "must be a finite array"),
+        ({"embedding": np.full((2, 256), np.nan)}, "must be a finite array"),
+        ({"composition": np.array(["Zn", "Qq"])}, "row 2 .id b.*not a chemical formula|row 2 .id b"),
+    ):
+        np.savez(path, **{**good, **change})
+        with pytest.raises(DataError, match=message):
+            group_structures.read_vectors(path, None, "error", print)
+    path.write_bytes(b"text")
+    with pytest.raises(DataError, match="not an .npz with arrays"):
+        group_structures.read_vectors(path, None, "error", print)
+
+
+def test_the_range_of_targets_is_that_of_the_training_rows():
+    values = np.array([[0.0, 5.0], [4.0, 5.0], [8.0, 7.0]])
+    scaled = pretrain.scaled(values, np.array([0, 1]), "minmax")
+    assert scaled.tolist() == [[0.0, 0.0], [1.0, 0.0], [2.0, 2.0]]  # no range in the second column: only shifted
+    assert pretrain.scaled(values, np.array([0, 1]), "none") is values
+
+
+def test_progress_lines_carry_a_bar_and_the_rate(monkeypatch):
+    clock = iter(np.arange(0, 1e4, 20.0))
+    monkeypatch.setattr(pretrain.time, "perf_counter", lambda: next(clock))
+    lines = []
+    progress = pretrain.progress_bar(1000, 2, lines.append)
+    for step in range(1, 11):
+        progress(1, step, 10)
+    assert lines[0] == "epoch 1/2 [####................]  20%, 5 compositions/s, 6 min left"
+    assert len(lines) == 5
+
+
+def test_one_hot_element_vectors_hold_one_row_per_element():
+    import export_elements
+
+    vectors = export_elements.VECTORS["onehot"]()
+    fractions = element_fractions(parsed("Fe"))
+    assert vectors.shape == (119, 118) and not vectors[0].any()
+    assert np.array_equal(vectors[26], fractions[0]) and (vectors[1:].sum(0) == 1).all()
+
+
+def test_probe_of_a_linear_target_is_near_zero_and_of_noise_is_not():
+    import probe_encoder
+
+    generator = np.random.default_rng(0)
+    features = generator.normal(size=(200, 10)) * np.logspace(-3, 3, 10)
+    fold = np.arange(200) % 5
+    linear = features @ np.logspace(3, -3, 10)
+    assert probe_encoder.probe(features, linear, fold).max() < 0.02 * np.abs(linear - linear.mean()).mean()
+    noise = generator.normal(size=200)
+    assert probe_encoder.probe(features, noise, fold).mean() > 0.7 * np.abs(noise).mean()
+
+
+def test_tests_against_the_network_without_pretraining():
+    import tabulate_tests
+
+    scores = pd.DataFrame(
+        [
+            {"dataset": "d", "model": m, "part": "test", "seed": 0, "fold": k, "mae": v + 0.1 * k}
+            for m, values in {"roost": [3, 3, 3.1, 3, 3], "roost-ssl": [2, 2.2, 2, 2, 2.1], "rf": [9] * 5}.items()
+            for k, v in enumerate(values)
+        ]
+    )
+    paper = pd.DataFrame([{"dataset": "d", "model": "roost-ssl", "paper_t": -1.9, "paper_p": 0.1, "suspect": None}])
+    table = tabulate_tests.tabulate(scores, {"roost-ssl": "roost", "roost-fl": "roost"}, paper)
+    assert len(table) == 1
+    row = table.iloc[0]
+    assert (
+        row["difference"] == pytest.approx(-0.96) and row["t"] < 0 and row["p"] < row["p_corrected"] <= row["p_corrected_holm"]
+    )
+    assert "| d | Roost-SSL | -29.8% |" in tabulate_tests.markdown(table, {"roost-ssl": "Roost-SSL"})

@@ -1,0 +1,157 @@
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from matpretrain import objectives, roost
+from matpretrain.composition import matscholar_vectors, parse_formulas
+
+FORMULAS = ["Fe", "NaCl", "Fe2O3", "BaTiO3", "K0.5Na0.5NbO3", "CaMgSi2O6", "La0.7Sr0.3Mn0.9Co0.1O3", "H2O", "LiFePO4"]
+MANY = "LiBeBCNOFNaMgAlSiPSClKCaScTiVCr"  # 20 elements: two are masked
+
+
+@pytest.fixture(scope="module")
+def vectors():
+    return np.nan_to_num(matscholar_vectors())
+
+
+def inputs(formulas, dtype=torch.float32):
+    parsed, problems = parse_formulas(formulas)
+    assert not problems
+    return roost.CompositionInputs(parsed, dtype=dtype)
+
+
+def numpy_barlow(a, b, off_diagonal, epsilon=1e-5):
+    """Loop over the columns, as eq. 4 of Huang et al. should read."""
+    a, b = ((z - z.mean(0)) / np.sqrt(z.var(0) + epsilon) for z in (a, b))
+    loss = 0.0
+    for i in range(a.shape[1]):
+        for j in range(b.shape[1]):
+            c = sum(x * y for x, y in zip(a[:, i], b[:, j], strict=True)) / len(a)
+            loss += (1 - c) ** 2 if i == j else off_diagonal * c**2
+    return loss
+
+
+def test_barlow_twins_equals_numpy():
+    generator = torch.Generator().manual_seed(0)
+    a = torch.randn(16, 7, generator=generator, dtype=torch.float64) * 3 + 5
+    b = a + torch.randn(16, 7, generator=generator, dtype=torch.float64)
+    ours = objectives.barlow_twins(objectives.cross_correlation(a, b), 0.0051).item()
+    assert ours == pytest.approx(numpy_barlow(a.numpy(), b.numpy(), 0.0051), rel=1e-12)
+
+
+def test_correlation_is_pearsons_and_does_not_depend_on_scale_or_shift():
+    generator = torch.Generator().manual_seed(1)
+    a, b = (torch.randn(64, 5, generator=generator, dtype=torch.float64) for _ in range(2))
+    ours = objectives.cross_correlation(a, b, epsilon=0.0).numpy()
+    assert np.allclose(ours, np.corrcoef(a.numpy().T, b.numpy().T)[:5, 5:], atol=1e-12)
+    moved = objectives.cross_correlation(7 * a - 3, 0.1 * b + 9, epsilon=0.0).numpy()
+    assert np.allclose(moved, ours, atol=1e-12)
+    assert objectives.barlow_twins(torch.eye(5), 0.0051) == 0
+
+
+def test_masks_hide_one_in_ten_elements_but_at_least_one_uniformly():
+    formulas = ["Fe", "NaCl", "CaMgSi2O6", MANY]
+    count = [1, 2, 4, 20]
+    torch.manual_seed(0)
+    rows = torch.arange(4).repeat(5000)
+    batch = inputs(formulas)[rows]
+    masked = batch.masked()
+    draws = 5  # 4 x 5,000 compositions, five times: 10^5 draws
+    hits = torch.zeros(len(batch.element) // 5000)
+    for _ in range(draws):
+        masked = batch.masked()
+        hidden = masked.element == roost.MASKED
+        per_composition = torch.zeros(len(rows)).index_add(
+            0, torch.repeat_interleave(torch.arange(len(rows)), batch.offset[1:] - batch.offset[:-1]), hidden.float()
+        )
+        assert per_composition.view(-1, 4).unique(dim=0).tolist() == [[1, 1, 1, 2]]
+        assert torch.equal(masked.element[~hidden], batch.element[~hidden])
+        assert masked.fraction is batch.fraction and masked.offset is batch.offset
+        hits += hidden.view(5000, -1).sum(0)
+    share = (hits / (5000 * draws)).split(count)
+    for n, hidden, seen in zip(count, (1, 1, 1, 2), share, strict=True):
+        spread = (hidden / n * (1 - hidden / n) / (5000 * draws)) ** 0.5
+        assert (seen - hidden / n).abs().max() <= 4.5 * spread
+    assert (batch.element >= 0).all()  # the original is untouched
+
+
+def test_a_masked_element_enters_as_a_zero_vector_with_its_weight(vectors):
+    torch.manual_seed(0)
+    encoder = roost.Encoder(vectors).double()
+    batch = inputs(["Fe2O3"], torch.float64)[torch.tensor([0])]
+    hidden = roost.Batch(torch.tensor([roost.MASKED, 8]), batch.fraction, batch.offset)
+    zeroed = roost.Encoder(np.where(np.arange(119)[:, None] == 26, 0, vectors)).double()
+    zeroed.load_state_dict(encoder.state_dict() | {"element_vectors": zeroed.element_vectors})
+    assert torch.allclose(encoder(hidden), zeroed(batch), atol=1e-12)
+    assert not torch.allclose(encoder(hidden), encoder(batch), atol=1e-3)
+
+
+def test_without_messages_elements_see_only_themselves(vectors):
+    """As in the released code, whose masked graph repeats the self edge (i, i) once per element."""
+    torch.manual_seed(0)
+    layer = roost.WeightedAttention(pairwise=True).double()
+    h, log_fraction = torch.randn(5, 64, dtype=torch.float64), torch.rand(5, dtype=torch.float64).log()
+    alone = layer(h, log_fraction, torch.arange(6))
+    # five copies of the same self edge under one softmax
+    for i in range(5):
+        repeated = layer(h[i].repeat(4, 1), log_fraction[i].repeat(4), torch.tensor([0, 4]))
+        assert torch.allclose(repeated[0], alone[i], atol=1e-9)
+    encoder = roost.Encoder(vectors).double()
+    batch = inputs(["BaTiO3", "Fe"], torch.float64)[torch.arange(2)]
+    apart = encoder(batch, messages=False)
+    assert torch.allclose(apart[1], encoder(batch)[1], atol=1e-12)  # one element has only itself anyway
+    assert not torch.allclose(apart[0], encoder(batch)[0], atol=1e-4)
+
+
+def pretext(vectors, tasks, targets=None):
+    torch.manual_seed(0)
+    return objectives.Pretext(roost.Encoder(vectors), tasks, roost.REPRESENTATION, targets or {})
+
+
+def test_tasks_are_summed_with_their_weights_and_share_the_clean_view(vectors, monkeypatch):
+    target = {"magpie": torch.rand(9, 145)}
+    model = pretext(vectors, {"barlow_twins": {"width": 32}, "magpie": {"weight": 10.0, "scale": "minmax"}}, target)
+    calls = []
+    forward = roost.Encoder.forward
+    monkeypatch.setattr(roost.Encoder, "forward", lambda self, *a, **k: calls.append(k) or forward(self, *a, **k))
+    rows, x = torch.arange(9), inputs(FORMULAS)
+    torch.manual_seed(3)
+    total = model(x, rows)
+    assert len(calls) == 2  # one clean, one masked
+    torch.manual_seed(3)
+    parts = model.losses(x, rows)
+    assert total.item() == pytest.approx((parts["barlow_twins"] + 10 * parts["magpie"]).item(), rel=1e-6)
+    clean = F.relu(model.encoder(x[rows]))
+    expected = (model.tasks["magpie"].projector(clean) - target["magpie"]).square().mean()
+    assert parts["magpie"].item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_switches_choose_the_views(vectors, monkeypatch):
+    seen = []
+    forward = roost.Encoder.forward
+
+    def watch(self, batch, messages=True):
+        seen.append(((batch.element == roost.MASKED).any().item(), messages))
+        return forward(self, batch, messages)
+
+    monkeypatch.setattr(roost.Encoder, "forward", watch)
+    for options, expected in (
+        ({}, {(True, True), (False, True)}),
+        ({"both_masked": True}, {(True, True)}),
+        ({"masked_view_messages": False}, {(True, False), (False, True)}),
+    ):
+        seen.clear()
+        pretext(vectors, {"barlow_twins": {"width": 8, **options}})(inputs(FORMULAS), torch.arange(9))
+        assert len(seen) == 2 and set(seen) == expected
+
+
+def test_projectors_are_linear_unless_asked(vectors):
+    def count(module):
+        return sum(p.numel() for p in module.parameters())
+
+    target = {"magpie": torch.rand(9, 145), "structure": torch.rand(9, 256)}
+    model = pretext(vectors, {"barlow_twins": {}, "magpie": {}, "structure": {"hidden": [1024, 512, 256]}}, target)
+    assert count(model.tasks["barlow_twins"]) == 256 * 1024 + 1024
+    assert count(model.tasks["magpie"]) == 256 * 145 + 145
+    assert [m.out_features for m in model.tasks["structure"].projector if hasattr(m, "out_features")] == [1024, 512, 256, 256]

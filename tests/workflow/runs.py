@@ -1,0 +1,36 @@
+"""A user's CSV of 60 measured formation energies and a fast configuration for it."""
+
+import yaml
+
+from matpretrain.sources import read_embedded
+
+FAST = {"epochs": 2}
+MODELS = ["roost", "roost-ssl", "rf-magpie", "rf-roost-ssl", "rf-onehot", "dummy"]
+NEW = {"csv": "mine.csv", "dataset": "mine", "model": "roost"}
+COLUMNS = ["id", "fold", "seed", "part", "target", "prediction", "aleatoric_std", "epistemic_std"]
+
+
+def write_csv_of_60(folder, edit=lambda table: table):
+    table = read_embedded("pymatgen_exp_formation_energy").sample(60, random_state=1)
+    table = edit(table[["formula", "target"]].rename(columns={"target": "energy"}).reset_index(drop=True))
+    table.to_csv(folder / "mine.csv", index=False)
+
+
+def write_config(folder, **changes):
+    config = {
+        "datasets": {"mine": {"csv": "mine.csv", "target": "energy", "unit": "eV/atom"}},
+        "benchmark": {"datasets": ["mine"], "models": MODELS, "seeds": [0, 1], "probes": ["mine"]},
+        "recipe": FAST,
+        "corpora": {"ours": {"kind": "union", "of": ["mine"]}},
+        "pretraining_recipe": {**FAST, "batch_size": 16},
+        "pretraining": {"ssl": {"corpus": "ours"}},
+        **changes,
+    }
+    (folder / "my.yaml").write_text(yaml.safe_dump(config))
+    return ["--configfile", "my.yaml"]
+
+
+def error_line(done):
+    lines = [line for line in done.text.splitlines() if "error:" in line or "config key" in line]
+    assert len(lines) >= 1, done.text
+    return lines[0]

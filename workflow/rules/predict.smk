@@ -1,0 +1,31 @@
+"""Predictions for new formulas by all seeds of a network.
+
+Needs: the weights of results/finetune/{dataset}/{model}/seed*, a CSV of formulas
+Makes: results/predict/{prediction}.csv
+"""
+
+
+rule predict_formulas:
+    input:
+        csv=lambda w: config["predict"][w.prediction]["csv"],
+        weights=lambda w: prediction_files(w, "weights.safetensors"),
+        records=lambda w: prediction_files(w, "model.json"),
+    output:
+        update("results/predict/{prediction}.csv"),
+    log:
+        "logs/predict/{prediction}.log",
+    conda:
+        "../../envs/predict.yaml"
+    threads: 4
+    resources:
+        mem_mb=8000,
+        runtime=120,
+    params:
+        formula=lambda w: config["predict"][w.prediction].get("formula", "formula"),
+        unknown_elements=config["unknown_elements"],
+        code=lambda w: fingerprint(
+            "predict_formulas",
+            config["models"][config["predict"][w.prediction]["model"]]["encoder"],
+        ),
+    script:
+        "../scripts/predict_formulas.py"

@@ -1,0 +1,91 @@
+"""Corpora, pretext tasks and the encoders they train.
+
+Needs: results/data, results/features of the corpora
+Makes: results/data/{corpus}/compositions.npz and counts.csv; results/pretrain/{pretraining}/encoder.safetensors,
+encoder.json, history.csv and the encoder after every epoch
+"""
+
+
+rule prepare_corpus:
+    input:
+        sources=corpus_sources,
+        without=lambda w: [
+            f"results/data/{d}/compositions.npz"
+            for d in config["corpora"][w.corpus].get("without", [])
+        ],
+    output:
+        compositions=update("results/data/{corpus}/compositions.npz"),
+        counts=update("results/data/{corpus}/counts.csv"),
+    log:
+        "logs/data/{corpus}/prepare.log",
+    wildcard_constraints:
+        corpus="|".join(map(re.escape, corpora_of("formulas", "union"))),
+    conda:
+        "../../envs/data.yaml"
+    resources:
+        mem_mb=16000,
+        runtime=60,
+    params:
+        names=lambda w: config["corpora"][w.corpus].get("of", [w.corpus]),
+        entry=lambda w: corpus_keys(w.corpus),
+        sha256=lambda w: corpus_hash(w.corpus),
+        unknown_elements=config["unknown_elements"],
+        code=fingerprint("prepare_corpus"),
+    script:
+        "../scripts/prepare_corpus.py"
+
+
+rule pretrain:
+    input:
+        unpack(task_targets),
+        compositions=lambda w: f"results/data/{strategy(w)['corpus']}/compositions.npz",
+        elements=lambda w: f"results/data/elements/{elements_of(w.pretraining)}.npy",
+    output:
+        weights=update("results/pretrain/{pretraining}/encoder.safetensors"),
+        record=update("results/pretrain/{pretraining}/encoder.json"),
+        history=update("results/pretrain/{pretraining}/history.csv"),
+        epochs=directory("results/pretrain/{pretraining}/epochs"),
+    log:
+        "logs/pretrain/{pretraining}.log",
+    benchmark:
+        "benchmarks/pretrain/{pretraining}.tsv"
+    conda:
+        "../../envs/torch.yaml"
+    threads: 8
+    resources:
+        mem_mb=16000,
+        runtime=1440,
+        gpu=1,
+    params:
+        encoder=lambda w: strategy(w)["encoder"],
+        corpus=lambda w: strategy(w)["corpus"],
+        elements=lambda w: elements_of(w.pretraining),
+        tasks=lambda w: strategy(w)["tasks"],
+        recipe=lambda w: config["pretraining_recipe"] | strategy(w).get("recipe", {}),
+        validation_fraction=config["pretraining_validation"],
+        seed=config["pretraining_seed"],
+        device=config["device"],
+        state=lambda w: f"results/pretrain/.state/{w.pretraining}-{state_key(w)}",
+        code=lambda w: fingerprint("pretrain", strategy(w)["encoder"]),
+    script:
+        "../scripts/pretrain.py"
+
+
+rule embed_compositions:
+    input:
+        record="results/pretrain/{pretraining}/encoder.json",
+        weights="results/pretrain/{pretraining}/encoder.safetensors",
+        compositions="results/data/{table}/compositions.npz",
+    output:
+        "results/features/{table}/{pretraining}.npy",
+    log:
+        "logs/features/{table}/{pretraining}.log",
+    conda:
+        "../../envs/torch.yaml"
+    resources:
+        mem_mb=8000,
+        runtime=60,
+    params:
+        code=lambda w: fingerprint("embed_compositions", strategy(w)["encoder"]),
+    script:
+        "../scripts/embed_compositions.py"

@@ -1,0 +1,89 @@
+"""Crystal structures -> neighbour lists -> embeddings of a pretrained teacher.
+
+Needs: the structures of a corpus (.jsonl.gz or a folder of CIF files) and the weights of a CGCNN encoder
+Makes: results/structures/atoms.npy; results/structures/{corpus}/graphs.npz, compositions.npz (same order) and
+embeddings.npz (id, embedding); of corpora with embeddings: results/data/{corpus}/compositions.npz, counts.csv and
+results/features/{corpus}/structure.npy, the target of MML
+"""
+
+
+rule export_atoms:
+    output:
+        "results/structures/atoms.npy",
+    log:
+        "logs/structures/atoms.log",
+    conda:
+        "../../envs/data.yaml"
+    params:
+        code=fingerprint("export_atoms"),
+    script:
+        "../scripts/export_atoms.py"
+
+
+rule encode_structures:
+    input:
+        structures=lambda w: corpus_file(w.corpus),
+    output:
+        graphs=update("results/structures/{corpus}/graphs.npz"),
+        compositions=update("results/structures/{corpus}/compositions.npz"),
+    log:
+        "logs/structures/{corpus}/encode.log",
+    conda:
+        "../../envs/data.yaml"
+    resources:
+        mem_mb=8000,
+        runtime=240,
+    params:
+        sha256=lambda w: corpus_hash(w.corpus),
+        unknown_elements=config["unknown_elements"],
+        code=fingerprint("encode_structures"),
+    script:
+        "../scripts/encode_structures.py"
+
+
+rule embed_structures:
+    input:
+        graphs=rules.encode_structures.output.graphs,
+        atoms=rules.export_atoms.output[0],
+        teacher=lambda w: teacher_file(w.corpus),
+    output:
+        update("results/structures/{corpus}/embeddings.npz"),
+    log:
+        "logs/structures/{corpus}/embed.log",
+    conda:
+        "../../envs/torch.yaml"
+    threads: 4
+    resources:
+        mem_mb=8000,
+        runtime=240,
+        gpu=1,
+    params:
+        device=config["device"],
+        code=fingerprint("embed_structures"),
+    script:
+        "../scripts/embed_structures.py"
+
+
+rule group_structures:
+    input:
+        unpack(structure_embeddings),
+    output:
+        compositions=update("results/data/{corpus}/compositions.npz"),
+        counts=update("results/data/{corpus}/counts.csv"),
+        mean=update("results/features/{corpus}/structure.npy"),
+        spread=update("results/features/{corpus}/structure_spread.npy"),
+    log:
+        "logs/data/{corpus}/prepare.log",
+    wildcard_constraints:
+        corpus="|".join(map(re.escape, corpora_of("structures", "vectors"))),
+    conda:
+        "../../envs/data.yaml"
+    resources:
+        mem_mb=16000,
+        runtime=60,
+    params:
+        sha256=lambda w: corpus_hash(w.corpus),
+        unknown_elements=config["unknown_elements"],
+        code=fingerprint("group_structures"),
+    script:
+        "../scripts/group_structures.py"

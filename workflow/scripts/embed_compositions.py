@@ -1,0 +1,24 @@
+"""Representations [rows, 256] of a dataset by a frozen, pretrained encoder: its output before the last ReLU."""
+
+import importlib
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from matpretrain.composition import Compositions
+from matpretrain.files import atomic_path
+from matpretrain.jobs import job
+from matpretrain.weights import embed, load_encoder
+
+if __name__ == "__main__":
+    with job(snakemake) as say:
+        torch.set_num_threads(snakemake.threads)
+        encoder, record = load_encoder(Path(snakemake.input.record).parent)
+        with np.load(snakemake.input.compositions) as arrays:
+            compositions = Compositions(**arrays)
+        network = importlib.import_module(f"matpretrain.{record['encoder']}")
+        features = embed(encoder, network.Inputs(compositions))
+        say(f"{features.shape[0]} rows, {features.shape[1]} features, encoder trained on {record['corpus']}")
+        with atomic_path(snakemake.output[0]) as temporary:
+            np.save(temporary, features)

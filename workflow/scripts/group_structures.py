@@ -1,0 +1,92 @@
+"""Embeddings of structures -> one target per composition: the mean over its structures, with their spread.
+
+Several structures share a composition, which is all that Roost sees. The squared error of a prediction is then
+minimised by their mean, and the spread within compositions is the error that no composition model can go below.
+"""
+
+import numpy as np
+import pandas as pd
+
+from matpretrain.composition import Compositions, formula_keys, matscholar_vectors, take
+from matpretrain.data import encode
+from matpretrain.files import DataError, atomic_path, check_hash, write_csv
+from matpretrain.jobs import job
+
+
+def read_vectors(path, expected_hash, unknown_elements, say):
+    """Compositions and embeddings [rows, n] of an .npz with arrays id, composition (formula) and embedding."""
+    if expected_hash:
+        check_hash(path, expected_hash)
+    try:
+        with np.load(path) as arrays:
+            table = pd.DataFrame({"id": arrays["id"].astype(str), "formula": arrays["composition"].astype(str)})
+            embedding = arrays["embedding"].astype(np.float32)
+    except (OSError, KeyError, ValueError) as error:
+        raise DataError(
+            f"{path}: not an .npz with arrays id, composition and embedding ({error}); correct or replace it"
+        ) from None
+    if embedding.ndim != 2 or len(embedding) != len(table) or not np.isfinite(embedding).all():
+        raise DataError(
+            f"{path}: embedding must be a finite array [{len(table)}, n], it is {embedding.shape}; replace the file"
+        )
+    known = ~np.isnan(matscholar_vectors()).any(1)
+    kept, compositions, dropped = encode(table, path, known, unknown_elements)
+    for line in dropped:
+        say(f"dropped: {line}")
+    return compositions, embedding[table["id"].isin(kept["id"]).to_numpy()]
+
+
+def group(compositions, embedding):
+    """Distinct compositions, and mean and standard deviation [rows, n] of the embeddings of each (0 for a single one).
+
+    Returns:
+        Compositions, mean, spread, number of structures per composition.
+    """
+    number = {}
+    row = np.array([number.setdefault(key, len(number)) for key in formula_keys(compositions)])
+    _, first, count = np.unique(row, return_index=True, return_counts=True)
+    total, square = (np.zeros((len(count), embedding.shape[1])) for _ in range(2))
+    np.add.at(total, row, embedding)
+    mean = total / count[:, None]
+    np.add.at(square, row, (embedding - mean[row]) ** 2)
+    return take(compositions, first), mean, np.sqrt(square / count[:, None]), count
+
+
+if __name__ == "__main__":
+    with job(snakemake) as say:
+        p, files, out = snakemake.params, snakemake.input, snakemake.output
+        if files.get("vectors"):
+            compositions, embedding = read_vectors(files.vectors, p.sha256, p.unknown_elements, say)
+        else:
+            with np.load(files.embeddings) as arrays:
+                embedding = arrays["embedding"]
+            with np.load(files.compositions) as arrays:
+                compositions = Compositions(**arrays)
+        distinct, mean, spread, count = group(compositions, embedding)
+        shared = count > 1
+        total_std = float(np.sqrt(embedding.var(0).mean()))
+        within = float(np.sqrt((spread**2 * count[:, None]).sum(0).mean() / count.sum()))
+        say(
+            f"{len(embedding)} structures of {len(distinct)} compositions, {int(count[shared].sum())} structures share theirs; "
+            f"standard deviation {total_std:.4f}, within compositions {within:.4f}"
+        )
+        with atomic_path(out.compositions) as temporary:
+            np.savez(temporary, **distinct.arrays())
+        for path, values in ((out.mean, mean), (out.spread, spread)):
+            with atomic_path(path) as temporary:
+                np.save(temporary, values.astype(np.float32))
+        write_csv(
+            pd.DataFrame(
+                [
+                    {
+                        "source": snakemake.wildcards.corpus,
+                        "formulas": len(embedding),
+                        "distinct": len(distinct),
+                        "sharing": int(count[shared].sum()),
+                        "std": total_std,
+                        "std_within_compositions": within,
+                    }
+                ]
+            ),
+            out.counts,
+        )

@@ -1,0 +1,125 @@
+"""The merged configuration, checked before any rule is planned: one line that names the key and the remedy."""
+
+import re
+from pathlib import Path
+
+import jsonschema
+import yaml
+
+from matpretrain.files import DataError
+
+FIXED_FEATURES = ("magpie", "onehot", "none")
+SOURCES = {
+    "models": ("encoder (a network)", "estimator with features"),
+    "datasets": ("matbench", "csv", "embedded"),
+}  # registry: the keys of which an entry has exactly one
+
+
+def check(config, folder):
+    """Compare a configuration with the schema, with the registries it names, and with the file system.
+
+    Args:
+        config: merged configuration.
+        folder: the project, with workflow/schemas and workflow/scripts.
+
+    Raises:
+        DataError: naming the first offending key.
+    """
+    _check_schema(config, folder / "workflow/schemas/config.schema.yaml")
+    _check_files(config, folder / "workflow/scripts/matpretrain")
+    _check_names(config)
+    _check_subsets(config)
+    for name, entry in config["predict"].items():
+        if "encoder" not in config["models"][entry["model"]]:
+            _refuse(f"predict.{name}.model", f"{entry['model']} is a baseline, whose fit is not kept; name a network")
+    benchmark = config["benchmark"]
+    for dataset, models in benchmark["exclude"].items():
+        for model in models:
+            if dataset not in benchmark["datasets"] or model not in benchmark["models"]:
+                _refuse(f"benchmark.exclude.{dataset}", f"{dataset} with {model} is not part of the benchmark; remove it")
+
+
+def _refuse(key, message):
+    raise DataError(f"config key {key}: {message}")
+
+
+def _check_schema(config, path):
+    """Unknown keys, wrong types, missing keys."""
+    validator = jsonschema.Draft202012Validator(yaml.safe_load(path.read_text()))
+    error = jsonschema.exceptions.best_match(validator.iter_errors(config))
+    if not error:
+        return
+    key = ".".join(map(str, error.absolute_path)) or "(top level)"
+    if error.validator == "oneOf":
+        choices = " or ".join(SOURCES[error.absolute_path[0]])
+        _refuse(key, f"give exactly one of {choices}; see config/README.md")
+    hint = ""
+    if error.validator == "type" and re.fullmatch(r"[-+]?\d+e[-+]?\d+", str(error.instance)):
+        hint = " (YAML reads 1e-3 as text: write 1.0e-3)"
+    _refuse(key, f"{error.message}{hint}; see config/README.md for the keys and their types")
+
+
+def _check_files(config, package):
+    """Files, folders and modules that the configuration names."""
+    for kind in ("datasets", "corpora", "predict"):
+        for name, entry in config[kind].items():
+            if "csv" in entry and not Path(entry["csv"]).exists():
+                _refuse(f"{kind}.{name}.csv", f"{entry['csv']}: no such file; correct the path")
+    for kind in ("models", "pretraining"):
+        for name, entry in config[kind].items():
+            if "encoder" in entry and not (package / f"{entry['encoder']}.py").is_file():
+                _refuse(
+                    f"{kind}.{name}.encoder",
+                    f"there is no module {package.name}/{entry['encoder']}.py; correct the name or write it",
+                )
+    if config["mirror"] and not Path(config["mirror"]).is_dir():
+        _refuse("mirror", f"{config['mirror']}: no such folder; correct the path or leave it empty to download")
+
+
+def _check_names(config):
+    """Names that refer to entries of the registries."""
+    for name in sorted(set(config["datasets"]) & set(config["corpora"])):
+        _refuse(f"corpora.{name}", "there is a dataset of that name; rename one of them")
+    references = [  # (key, name, registries of which one must hold it)
+        (f"{section}.{key}", name, [key])
+        for section, keys in (
+            ("benchmark", ("datasets", "models")),
+            ("maps", ("datasets", "pretraining")),
+            ("subsets", ("datasets", "models")),
+        )
+        for key in keys
+        for name in config[section][key]
+    ]
+    for corpus, entry in config["corpora"].items():
+        references += [(f"corpora.{corpus}.of", name, ["corpora", "datasets"]) for name in entry.get("of", [])]
+        references += [(f"corpora.{corpus}.without", name, ["datasets"]) for name in entry.get("without", [])]
+    references += [(f"pretraining.{k}.corpus", entry["corpus"], ["corpora"]) for k, entry in config["pretraining"].items()]
+    for model, entry in config["models"].items():
+        if "pretraining" in entry:
+            references.append((f"models.{model}.pretraining", entry["pretraining"], ["pretraining"]))
+        if entry.get("features", "none") not in FIXED_FEATURES:
+            references.append((f"models.{model}.features", entry["features"], ["pretraining"]))
+    for prediction, entry in config["predict"].items():
+        references.append((f"predict.{prediction}.dataset", entry["dataset"], ["datasets"]))
+        references.append((f"predict.{prediction}.model", entry["model"], ["models"]))
+    for key, name, kinds in references:
+        if not any(name in config[kind] for kind in kinds):
+            known = ", ".join(entry for kind in kinds for entry in config[kind])
+            _refuse(key, f"{name!r} is not in the registry; it has {known}")
+
+
+def _check_subsets(config):
+    """Training subsets are datasets of their own, and only the figures on subsets use them."""
+    for name in config["benchmark"]["datasets"]:
+        if "train_rows" in config["datasets"][name]:
+            _refuse(
+                "benchmark.datasets", f"{name!r} is a training subset (train_rows); name its dataset and size under subsets"
+            )
+    for dataset in config["subsets"]["datasets"]:
+        for size in config["subsets"]["sizes"]:
+            if config["datasets"].get(f"{dataset}-{size}", {}).get("train_rows") != size:
+                _refuse(
+                    "subsets.sizes",
+                    f"the registry of datasets needs an entry {dataset}-{size} with train_rows: {size}; "
+                    "add it or leave the size out",
+                )

@@ -1,0 +1,163 @@
+"""Trained networks kept for prediction: a folder per seed, in it a member per outer fold.
+
+weights.safetensors holds the tensors fold{k}.{parameter}, once the fixed element_vectors, and the compositions of the
+dataset (train.number, train.amount, train.offset); model.json says how to build the networks, and the mean and standard
+deviation of the target that scaled each fold. A copy of the folder is all that prediction needs.
+"""
+
+import importlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from matpretrain.composition import Compositions
+from matpretrain.files import DataError
+from matpretrain.provenance import write_json
+from matpretrain.training import Recipe
+from matpretrain.weights import save_weights
+
+WEIGHTS, RECORD = "weights.safetensors", "model.json"
+VECTORS = "element_vectors"
+SHARED = (VECTORS, "train.number", "train.amount", "train.offset")  # tensors that are stored once
+SAME = ("encoder", "n_outputs", "loss", "dataset", "unit")  # keys in which all seeds agree
+
+
+@dataclass(frozen=True)
+class Member:
+    """A network, trained without the rows of one outer fold on targets (y - mean) / std."""
+
+    seed: int
+    fold: int
+    mean: float
+    std: float
+    network: torch.nn.Module
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Members of one model on one dataset.
+
+    Attributes:
+        record: model.json of the first seed.
+        recipe: Recipe of its training.
+        known: [Z] bool, which atomic numbers have an element vector.
+        train: Compositions of the dataset.
+        members: list of Member, seed by seed, fold by fold.
+    """
+
+    record: dict
+    recipe: Recipe
+    known: np.ndarray
+    train: Compositions
+    members: list
+
+
+def _own(state):
+    """The tensors of a state dict that differ between folds: all but the element vectors."""
+    return {name: tensor for name, tensor in state.items() if name.split(".")[-1] != VECTORS}
+
+
+def keep(network, fold, mean, std):
+    """What is kept of a trained fold: a dictionary of numbers and of numpy arrays, which travel between processes."""
+    weights = {name: tensor.detach().cpu().numpy() for name, tensor in _own(network.state_dict()).items()}
+    return {"fold": int(fold), "mean": float(mean), "std": float(std), "weights": weights}
+
+
+def save_members(kept, element_vectors, compositions, record, folder):
+    """Write weights.safetensors and model.json of one seed.
+
+    Args:
+        kept: what `keep` returned, fold by fold.
+        element_vectors: [Z, n] array from which the networks were built.
+        compositions: Compositions of the dataset.
+        record: the keys encoder, n_outputs, loss, recipe, dataset, unit and seed, and whatever else should be said.
+    """
+    folder = Path(folder)
+    arrays = {VECTORS: element_vectors}
+    arrays |= {f"train.{name}": array for name, array in compositions.arrays().items()}
+    for member in kept:
+        arrays |= {f"fold{member['fold']}.{name}": array for name, array in member["weights"].items()}
+    folds = [{name: member[name] for name in ("fold", "mean", "std")} for member in kept]
+    save_weights({name: torch.from_numpy(np.asarray(array)) for name, array in arrays.items()}, folder / WEIGHTS)
+    write_json({**record, VECTORS: list(element_vectors.shape), "folds": folds}, folder / RECORD)
+
+
+def seed_folders(folder):
+    """The seed folders of a model's folder, by number; the folder itself where it is one.
+
+    Raises:
+        DataError: there is no such folder, or no model in it.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; give results/finetune/DATASET/MODEL")
+    if (folder / RECORD).is_file():
+        return [folder]
+    found = [path.parent for path in folder.glob(f"seed*/{RECORD}")]
+    if not found:
+        raise DataError(
+            f"{folder}: no trained network ({RECORD}) in it or in its seed folders; give results/finetune/DATASET/MODEL"
+        )
+    return sorted(found, key=lambda path: (len(path.name), path.name))
+
+
+def load_members(folders):
+    """The Ensemble of all folds of one or more seed folders, in evaluation mode on the CPU.
+
+    Raises:
+        DataError: a folder holds no model, weights that do not fit its record, or another model than the first folder.
+    """
+    loaded = [_load_seed(Path(folder)) for folder in folders]
+    (record, recipe, shared, _), first = loaded[0], folders[0]
+    for (other_record, _, other_shared, _), other in zip(loaded[1:], folders[1:], strict=True):
+        differs = [key for key in SAME if other_record[key] != record[key]]
+        differs += [name for name, array in shared.items() if not np.array_equal(array, other_shared[name])]
+        if differs:
+            raise DataError(f"{other}: {differs[0]} is not that of {first}; train all seeds again, or give one seed folder")
+    return Ensemble(
+        record,
+        recipe,
+        known=(shared[VECTORS] != 0).any(1),
+        train=Compositions(*(shared[name] for name in SHARED[1:])),
+        members=[member for *_, members in loaded for member in members],
+    )
+
+
+def _load_seed(folder):
+    """(record, recipe, {name: array} that all members share, members) of a seed folder."""
+    path = folder / WEIGHTS
+    try:
+        tensors = load_file(path)
+        shared = {name: tensors.pop(name).numpy() for name in SHARED}
+    except (OSError, SafetensorError, KeyError) as error:
+        raise DataError(f"{path}: not the weights of a trained network ({error}); train again or correct the path") from None
+    path = folder / RECORD
+    try:
+        record = json.loads(path.read_text())
+        recipe = Recipe(**record["recipe"])
+        build = importlib.import_module(f"matpretrain.{record['encoder']}").Model
+        networks = {int(fold["fold"]): build(shared[VECTORS], record["n_outputs"]).eval() for fold in record["folds"]}
+        members = [
+            Member(int(record["seed"]), int(fold["fold"]), float(fold["mean"]), float(fold["std"]), networks[fold["fold"]])
+            for fold in record["folds"]
+        ]
+        _ = [record[key] for key in SAME]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
+        raise DataError(f"{path}: no record of a trained network ({error}); train again or correct the path") from None
+    own = {f"fold{fold}.{name}": tensor for fold, net in networks.items() for name, tensor in _own(net.state_dict()).items()}
+    found, expected = ({(name, tensor.shape) for name, tensor in side.items()} for side in (tensors, own))
+    wrong = {name for name, _ in found ^ expected}
+    if wrong:
+        more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        raise DataError(
+            f"{folder / WEIGHTS}: {min(wrong)}{more} missing, unexpected or of another shape: not the network of {RECORD} "
+            "beside it; train again"
+        )
+    for name, tensor in own.items():
+        tensor.copy_(tensors[name])
+    return record, recipe, shared, members

@@ -1,0 +1,111 @@
+"""Prediction for new formulas by all networks trained on a dataset.
+
+python -m matpretrain.predict FORMULAS.csv --model results/finetune/DATASET/MODEL --output predictions.csv
+"""
+
+import argparse
+import importlib
+import sys
+
+import numpy as np
+import pandas as pd
+import torch
+
+from matpretrain import training
+from matpretrain.data import encode, read_table
+from matpretrain.distance import TrainingSet
+from matpretrain.files import DataError, write_csv
+from matpretrain.members import load_members, seed_folders
+
+
+def member_predictions(ensemble, compositions):
+    """Mean [members, B] and aleatoric standard deviation [members, B] of every member, in the unit of the target.
+
+    The standard deviation is NaN where the loss predicts none.
+    """
+    inputs = importlib.import_module(f"matpretrain.{ensemble.record['encoder']}").Inputs(compositions, "cpu")
+    rows = torch.arange(len(compositions))
+    means, stds = [], []
+    for member in ensemble.members:
+        output = training.predict(member.network, inputs, rows, ensemble.recipe)
+        means.append(output[:, 0] * member.std + member.mean)
+        stds.append(np.exp(output[:, 1]) * member.std if output.shape[1] == 2 else np.full(len(rows), np.nan))
+    return np.stack(means), np.stack(stds)
+
+
+def combine(means, stds):
+    """Columns of an ensemble from `member_predictions`, a dictionary.
+
+    prediction: mean over members; aleatoric_std: root of their mean variance; epistemic_std: standard deviation (n - 1)
+    over members, NaN for one member.
+    """
+    spread = means.std(0, ddof=1) if len(means) > 1 else np.full(means.shape[1], np.nan)
+    return {"prediction": means.mean(0), "aleatoric_std": np.sqrt((stds**2).mean(0)), "epistemic_std": spread}
+
+
+def predict_file(path, folders, formula="formula", unknown_elements="error", say=print):
+    """Predict all formulas of a CSV.
+
+    Args:
+        path: CSV with a formula column, and an id column or none.
+        folders: seed folders whose networks form the ensemble.
+        formula: name of the formula column.
+        unknown_elements: "error" or "drop" for rows with an element that has no vector.
+        say: called with lines on the progress.
+
+    Returns:
+        Data frame id, formula, prediction, aleatoric_std, epistemic_std (in the unit of the target), distance to the
+        nearest training composition (module `distance`) and far.
+
+    Raises:
+        DataError: bad rows, or folders that do not hold one model.
+    """
+    table = read_table(path, None, formula)
+    ensemble = load_members(folders)
+    table, compositions, dropped = encode(table, path, ensemble.known, unknown_elements)
+    for line in dropped:
+        say(f"dropped: {line}")
+    if not len(table):
+        raise DataError(f"{path}: no row is left; every formula has an element without a vector")
+    training_set = TrainingSet(ensemble.train)
+    distance = training_set.nearest(compositions)
+    far = training_set.far(compositions, distance)
+    say(
+        f"{len(table)} formulas, {len(ensemble.members)} networks trained on {ensemble.record['dataset']} "
+        f"({ensemble.record['unit']}); {far.sum()} far from training (an unseen element, or distance above {training_set.limit:g})"
+    )
+    columns = combine(*member_predictions(ensemble, compositions))
+    return pd.DataFrame({"id": table["id"], "formula": table["formula"], **columns, "distance": distance, "far": far})
+
+
+def main(arguments=None):
+    """The command line. Returns the exit status: 1, after one line, for a user's mistake."""
+    parser = argparse.ArgumentParser(prog="python -m matpretrain.predict", description="Predict a property of formulas.")
+    parser.add_argument("formulas", metavar="FORMULAS.csv", help="CSV with a column of formulas; a column id is kept")
+    parser.add_argument(
+        "--model", metavar="DIR", required=True, help="results/finetune/DATASET/MODEL, or one seed folder in it"
+    )
+    parser.add_argument("--output", metavar="FILE", help="CSV to write (default: the terminal)")
+    parser.add_argument("--formula", metavar="COLUMN", default="formula", help="formula column (default: formula)")
+    parser.add_argument(
+        "--unknown-elements", choices=("error", "drop"), default="error", help="rows with an element that has no vector"
+    )
+    given = parser.parse_args(arguments)
+
+    def say(text):
+        print(text, file=sys.stderr)
+
+    try:
+        predicted = predict_file(given.formulas, seed_folders(given.model), given.formula, given.unknown_elements, say)
+        if given.output:
+            write_csv(predicted, given.output)
+        else:
+            predicted.to_csv(sys.stdout, index=False)
+    except DataError as error:
+        say(f"error: {error}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,87 @@
+"""Weights as safetensors, with a JSON record beside them; nothing is unpickled.
+
+from matpretrain.weights import load_encoder
+encoder, record = load_encoder("results/pretrain/ssl")
+"""
+
+import importlib
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from matpretrain.files import DataError, atomic_path
+from matpretrain.provenance import write_json
+
+BATCH = 2048  # rows at a time through an encoder
+
+
+def save_weights(tensors, path):
+    """Write {name: tensor} to a safetensors file, atomically."""
+    with atomic_path(path) as temporary:
+        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary)
+
+
+def load_weights(module, path, say=None):
+    """Load a safetensors file into a module, every tensor or none.
+
+    Raises:
+        DataError: unreadable file, missing or unexpected names, other shapes.
+    """
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"{path}: not a readable safetensors file ({error}); pretrain again or correct the path") from None
+    expected = module.state_dict()
+    for problem, names in (
+        ("lacks", expected.keys() - tensors.keys()),
+        ("has in addition", tensors.keys() - expected.keys()),
+        ("has another shape of", {k for k in expected.keys() & tensors.keys() if expected[k].shape != tensors[k].shape}),
+    ):
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            raise DataError(
+                f"{path}: {problem} {min(names)}{more}: not the weights of this {type(module).__name__}; "
+                "pretrain again with the same encoder and element vectors"
+            )
+    module.load_state_dict(tensors)
+    if say:
+        say(f"loaded all {len(tensors)} tensors ({sum(t.numel() for t in tensors.values()):,} numbers) of {path}")
+
+
+def save_encoder(encoder, name, folder, record):
+    """Write encoder.safetensors and encoder.json.
+
+    Args:
+        encoder: module made by `Encoder` of the package module `name`, which takes element vectors.
+        record: dictionary that says what it was trained on and how.
+    """
+    folder = Path(folder)
+    save_weights(encoder.state_dict(), folder / "encoder.safetensors")
+    shape = list(encoder.element_vectors.shape)
+    write_json({"encoder": name, "element_vectors": shape, **record}, folder / "encoder.json")
+
+
+def load_encoder(folder, device="cpu"):
+    """Load a pretrained encoder. Returns (module in evaluation mode, its record).
+
+    Raises:
+        DataError: the folder holds no encoder, or one that does not fit its record.
+    """
+    path = Path(folder) / "encoder.json"
+    try:
+        record = json.loads(path.read_text())
+        module = importlib.import_module(f"matpretrain.{record['encoder']}")
+        encoder = module.Encoder(torch.zeros(record["element_vectors"]))
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+        raise DataError(f"{path}: no record of an encoder ({error}); pretrain again or correct the path") from None
+    load_weights(encoder, path.with_suffix(".safetensors"))
+    return encoder.to(device).eval(), record
+
+
+def embed(encoder, inputs):
+    """[rows, d] float32 output of an encoder for all rows of its inputs: its representation before the last ReLU."""
+    with torch.inference_mode():
+        return torch.cat([encoder(inputs[rows]) for rows in torch.arange(len(inputs)).split(BATCH)]).numpy()

@@ -1,0 +1,74 @@
+"""Formulas of several sources -> distinct compositions of a pretraining corpus, with counts per source."""
+
+import numpy as np
+import pandas as pd
+
+from matpretrain.composition import Compositions, concatenate, formula_keys, matscholar_vectors, take
+from matpretrain.data import encode, read_table
+from matpretrain.files import DataError, atomic_path, check_hash, write_csv
+from matpretrain.jobs import job
+
+
+def read_source(path, say, entry=None, expected_hash=None, unknown_elements="error"):
+    """Compositions of one source: an encoded set (.npz), or a CSV of formulas with its registry entry."""
+    if str(path).endswith(".npz"):
+        with np.load(path) as arrays:
+            return Compositions(**arrays)
+    if expected_hash:
+        check_hash(path, expected_hash)
+    table = read_table(path, None, entry.get("formula", "formula"), entry.get("id"))
+    if entry.get("n_samples") and len(table) != entry["n_samples"]:
+        raise DataError(f"{path}: {len(table)} rows, the registry says n_samples: {entry['n_samples']}; fetch the file again")
+    known = ~np.isnan(matscholar_vectors()).any(1)
+    _, compositions, dropped = encode(table, path, known, unknown_elements)
+    for line in dropped:
+        say(f"dropped: {line}")
+    return compositions
+
+
+def merge(sources, removed):
+    """Distinct compositions of several sources, in order of appearance.
+
+    Two compositions are the same where elements and atomic fractions, rounded to six digits, agree (formula_keys).
+
+    Args:
+        sources: {name: Compositions}.
+        removed: set of keys that must not occur.
+
+    Returns:
+        Compositions, and a data frame with one row per source: formulas, distinct ones, those that earlier sources
+        hold, those removed, those added.
+    """
+    seen, kept, counts = set(), [], []
+    for name, compositions in sources.items():
+        keys = formula_keys(compositions)
+        distinct = dict.fromkeys(keys)
+        first = [i for i, key in enumerate(keys) if distinct[key] is None and not distinct.update({key: i})]
+        new = [i for i in first if keys[i] not in seen]
+        allowed = [i for i in new if keys[i] not in removed]
+        kept.append(take(compositions, np.array(allowed, np.int64)))
+        seen.update(distinct)
+        counts.append((name, len(keys), len(first), len(first) - len(new), len(new) - len(allowed), len(allowed)))
+    columns = ["source", "formulas", "distinct", "in_earlier_sources", "removed", "added"]
+    return concatenate(kept), pd.DataFrame(counts, columns=columns)
+
+
+if __name__ == "__main__":
+    with job(snakemake) as say:
+        p = snakemake.params
+        sources = {
+            name: read_source(path, say, p.entry, p.sha256, p.unknown_elements)
+            for name, path in zip(p.names, snakemake.input.sources, strict=True)
+        }
+        removed = set()
+        for path in snakemake.input.without:
+            removed.update(formula_keys(read_source(path, say)))
+        compositions, counts = merge(sources, removed)
+        if not len(compositions):
+            raise DataError(f"corpus {snakemake.wildcards.corpus}: no composition is left; name other sources in the registry")
+        for row in counts.itertuples(index=False):
+            say(", ".join(f"{k} {v}" for k, v in row._asdict().items()))
+        say(f"{len(compositions)} distinct compositions")
+        with atomic_path(snakemake.output.compositions) as temporary:
+            np.savez(temporary, **compositions.arrays())
+        write_csv(counts, snakemake.output.counts)

@@ -1,0 +1,172 @@
+"""Pretrain an encoder on a corpus; write its weights, those of every epoch, and the history."""
+
+import importlib
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from matpretrain.composition import Compositions
+from matpretrain.devices import claim_device, describe
+from matpretrain.files import sha256, write_csv
+from matpretrain.jobs import job
+from matpretrain.objectives import Pretext
+from matpretrain.provenance import environment
+from matpretrain.training import Recipe, fit
+from matpretrain.weights import save_encoder, save_weights
+
+SCALES = ("none", "minmax")
+PROGRESS = 30.0  # seconds between two progress lines
+BAR = 20  # characters of the progress bar
+
+
+def scaled(values, train, scale):
+    """Targets [rows, n] scaled feature by feature; the range is that of the training rows.
+
+    minmax maps the training range to [0, 1]; features without a range become zero.
+    """
+    if scale == "none":
+        return values
+    low, high = values[train].min(0), values[train].max(0)
+    span = np.where(high > low, high - low, 1.0)
+    return (values - low) / span
+
+
+def progress_bar(n_rows, n_epochs, say):
+    """Function (epoch, step, steps) that prints a bar and the rate every PROGRESS seconds."""
+    started = last = time.perf_counter()
+    done = 0
+
+    def progress(epoch, step, steps):
+        nonlocal last, done
+        done += 1
+        now = time.perf_counter()
+        if now - last < PROGRESS:
+            return
+        rate = done / (now - started)  # steps per second since this job started
+        left = ((n_epochs - epoch + 1) * steps - step) / rate
+        bar = "#" * round(BAR * step / steps)
+        say(
+            f"epoch {epoch}/{n_epochs} [{bar:.<{BAR}}] {step / steps:4.0%}, "
+            f"{rate * n_rows / steps:,.0f} compositions/s, {left / 60:.0f} min left"
+        )
+        last = now
+
+    return progress
+
+
+def pretrain(compositions_path, elements_path, target_paths, encoder, tasks, recipe, validation_fraction, seed, device,
+             threads, state, say):  # fmt: skip
+    """Train an encoder on the pretext tasks. Returns (encoder module, history rows).
+
+    Args:
+        target_paths: {task: npy file [rows, n]} of the tasks that have a target.
+        tasks: {task: options} as in the registry; none leaves the encoder as it was initialised.
+        state: folder from which an interrupted run goes on; its epochs/ receives the encoder before training (0000) and
+            after each epoch.
+    """
+    torch.set_num_threads(threads)
+    network = importlib.import_module(f"matpretrain.{encoder}")
+    with np.load(compositions_path) as arrays:
+        compositions = Compositions(**arrays)
+    shuffled = np.random.default_rng(seed).permutation(len(compositions))
+    n_validation = max(1, round(validation_fraction * len(shuffled)))
+    train, validation = np.sort(shuffled[n_validation:]), shuffled[:n_validation]  # batches of mixed compositions
+    targets = {
+        name: torch.as_tensor(
+            scaled(np.load(path), train, tasks[name].get("scale", "none")), dtype=torch.float32, device=device
+        )
+        for name, path in target_paths.items()
+    }
+    torch.manual_seed(seed)
+    model = Pretext(network.Encoder(np.load(elements_path)), tasks, network.REPRESENTATION, targets).to(device)
+    inputs = network.Inputs(compositions, device)
+    say(f"{len(train)} compositions, {len(validation)} for validation, {threads} threads on {describe(device)}")
+    batch = recipe.batch_for(len(train))
+    validation = torch.as_tensor(validation, device=device)
+
+    def evaluate(model):
+        """Losses on the validation rows, in batches of the training size, always with the same masks."""
+        model.eval()
+        totals = dict.fromkeys(["validation_loss", *tasks], 0.0)
+        with torch.random.fork_rng(), torch.inference_mode(), recipe.autocast(device):
+            torch.manual_seed(seed)
+            for rows in validation.split(batch):
+                for name, value in model.losses(inputs, rows).items():
+                    totals[name] += value.item() * len(rows) / len(validation)
+        totals["validation_loss"] = sum(model.weights[name] * totals[name] for name in tasks)
+        return totals
+
+    def report(row):
+        save_weights(model.encoder.state_dict(), state / "epochs" / f"{row['epoch']:04d}.safetensors")
+        rate = len(train) * row["epoch"] / row["seconds"]
+        say(
+            f"epoch {row['epoch']}/{recipe.epochs}: loss {row['loss']:.4g}, validation {row['validation_loss']:.4g}, "
+            f"{rate:,.0f} compositions/s, {row['seconds'] / 60:.1f} min"
+        )
+
+    if (state / "training.pt").exists():
+        say(f"goes on from {state}")
+    else:
+        save_weights(model.encoder.state_dict(), state / "epochs" / "0000.safetensors")
+    if not tasks:
+        return model.encoder, []
+    history = fit(
+        model,
+        lambda model, rows: model(inputs, rows),
+        torch.as_tensor(train, device=device),
+        evaluate,
+        recipe,
+        seed=seed,
+        report=report,
+        progress=progress_bar(len(train), recipe.epochs, say),
+        state=state / "training.pt",
+    )
+    return model.encoder, history
+
+
+if __name__ == "__main__":
+    with job(snakemake) as say:
+        started = time.perf_counter()
+        p, files, out = snakemake.params, snakemake.input, snakemake.output
+        state = Path(p.state)
+        with claim_device(p.device, say) as device:
+            encoder, history = pretrain(
+                files.compositions,
+                files.elements,
+                {name: files[name] for name in p.tasks if files.get(name)},
+                encoder=p.encoder,
+                tasks=p.tasks,
+                recipe=Recipe(**p.recipe),
+                validation_fraction=p.validation_fraction,
+                seed=p.seed,
+                device=device,
+                threads=snakemake.threads,
+                state=state,
+                say=say,
+            )
+        write_csv(pd.DataFrame(history, columns=list(history[0]) if history else ["epoch", "loss"]), out.history)
+        save_encoder(
+            encoder,
+            p.encoder,
+            Path(out.weights).parent,
+            {
+                "tasks": p.tasks,
+                "corpus": p.corpus,
+                "corpus_sha256": sha256(files.compositions),
+                "elements": p.elements,
+                "epochs": len(history),
+                "recipe": dict(p.recipe),
+                "seed": p.seed,
+                "device": describe(device),
+                "threads": snakemake.threads,
+                "wall_seconds": round(time.perf_counter() - started, 1),
+                "code_version": p.code,
+                "versions": environment(),
+            },
+        )
+        shutil.copytree(state / "epochs", out.epochs, dirs_exist_ok=True)
+        shutil.rmtree(state)
