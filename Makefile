@@ -5,7 +5,7 @@ SNAKEMAKE = .venv/bin/snakemake --cores $(CORES)
 
 .PHONY: demo test paper bench lint format
 demo: .venv/installed
-	$(SNAKEMAKE) --configfile config/demo.yaml -- all maps
+	$(SNAKEMAKE) --set-threads pretrain=1 --configfile config/demo.yaml -- all maps
 	$(SNAKEMAKE) --configfile config/demo.yaml --report results/report.html -- all maps
 	@cat results/tables/huang2024_table2.md results/tables/huang2024_table4.md
 	@echo "Figures: results/figures   Report: results/report.html"
