@@ -6,6 +6,8 @@ import pytest
 import yaml
 from conftest import PROJECT
 
+from matpretrain.configuration import check
+from matpretrain.files import DataError
 from matpretrain.sources import EMBEDDED
 
 
@@ -90,6 +92,25 @@ def test_every_key_of_the_configuration_is_in_its_reference():
     keys += [*tasks, *tasks["barlow_twins"]["properties"]]
     missing = [key for key in keys if f"`{key}`" not in text]
     assert not missing
+
+
+@pytest.mark.parametrize(
+    ("entry", "missing"),
+    [
+        ({"kind": "union"}, "of: "),
+        ({"kind": "formulas"}, "csv: PATH"),
+        ({"kind": "vectors", "formula": "f"}, "csv: PATH"),
+        ({"kind": "structures", "mirror_file": "s.jsonl"}, "teacher: PATH"),
+    ],
+)
+def test_a_corpus_without_its_source_is_refused(entry, missing):
+    config = {}
+    for name in ("config", "datasets", "models", "pretraining"):
+        config |= load(f"config/{name}.yaml")
+    check(config, PROJECT)
+    config["corpora"] = config["corpora"] | {"mine": entry}
+    with pytest.raises(DataError, match=f"config key corpora.mine: a corpus of kind {entry['kind']} needs {missing}"):
+        check(config, PROJECT)
 
 
 def test_tasks_of_the_schema_are_those_of_the_code():

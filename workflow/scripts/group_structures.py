@@ -7,8 +7,8 @@ minimised by their mean, and the spread within compositions is the error that no
 import numpy as np
 import pandas as pd
 
-from matpretrain.composition import Compositions, formula_keys, matscholar_vectors, take
-from matpretrain.data import encode
+from matpretrain.composition import Compositions, distinct_numbers, take
+from matpretrain.data import encode_known
 from matpretrain.files import DataError, atomic_path, check_hash, write_csv
 from matpretrain.jobs import job
 
@@ -29,10 +29,7 @@ def read_vectors(path, expected_hash, unknown_elements, say):
         raise DataError(
             f"{path}: embedding must be a finite array [{len(table)}, n], it is {embedding.shape}; replace the file"
         )
-    known = ~np.isnan(matscholar_vectors()).any(1)
-    kept, compositions, dropped = encode(table, path, known, unknown_elements)
-    for line in dropped:
-        say(f"dropped: {line}")
+    kept, compositions = encode_known(table, path, unknown_elements, say)
     return compositions, embedding[table["id"].isin(kept["id"]).to_numpy()]
 
 
@@ -42,8 +39,7 @@ def group(compositions, embedding):
     Returns:
         Compositions, mean, spread, number of structures per composition.
     """
-    number = {}
-    row = np.array([number.setdefault(key, len(number)) for key in formula_keys(compositions)])
+    row = distinct_numbers(compositions)
     _, first, count = np.unique(row, return_index=True, return_counts=True)
     total, square = (np.zeros((len(count), embedding.shape[1])) for _ in range(2))
     np.add.at(total, row, embedding)

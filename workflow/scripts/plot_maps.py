@@ -3,7 +3,7 @@
 import numpy as np
 
 from matpretrain import plots
-from matpretrain.composition import Compositions, formula_keys, take
+from matpretrain.composition import Compositions, distinct_numbers, take
 from matpretrain.files import DataError, read_csv
 from matpretrain.jobs import job
 from matpretrain.maps import METHODS, MIN_ROWS, neighbour_r2, sample, standardise
@@ -20,8 +20,7 @@ if __name__ == "__main__":
         target = table["target"].to_numpy()[rows]
         with np.load(snakemake.input.compositions) as arrays:
             compositions = take(Compositions(**arrays), rows)
-        number_of = {}
-        groups = [number_of.setdefault(key, len(number_of)) for key in formula_keys(compositions)]
+        groups = distinct_numbers(compositions)
         columns = {}
         for name, path in zip(p.pretraining, snakemake.input.features, strict=True):
             points = standardise(np.load(path)[rows])

@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from matpretrain.composition import Compositions, concatenate, formula_keys, matscholar_vectors, take
-from matpretrain.data import encode, read_table
+from matpretrain.composition import Compositions, concatenate, formula_keys, take
+from matpretrain.data import check_count, encode_known, read_table
 from matpretrain.files import DataError, atomic_path, check_hash, write_csv
 from matpretrain.jobs import job
 
@@ -17,13 +17,8 @@ def read_source(path, say, entry=None, expected_hash=None, unknown_elements="err
     if expected_hash:
         check_hash(path, expected_hash)
     table = read_table(path, None, entry.get("formula", "formula"), entry.get("id"))
-    if entry.get("n_samples") and len(table) != entry["n_samples"]:
-        raise DataError(f"{path}: {len(table)} rows, the registry says n_samples: {entry['n_samples']}; fetch the file again")
-    known = ~np.isnan(matscholar_vectors()).any(1)
-    _, compositions, dropped = encode(table, path, known, unknown_elements)
-    for line in dropped:
-        say(f"dropped: {line}")
-    return compositions
+    check_count(table, path, entry.get("n_samples"))
+    return encode_known(table, path, unknown_elements, say)[1]
 
 
 def merge(sources, removed):
@@ -42,12 +37,13 @@ def merge(sources, removed):
     seen, kept, counts = set(), [], []
     for name, compositions in sources.items():
         keys = formula_keys(compositions)
-        distinct = dict.fromkeys(keys)
-        first = [i for i, key in enumerate(keys) if distinct[key] is None and not distinct.update({key: i})]
-        new = [i for i in first if keys[i] not in seen]
-        allowed = [i for i in new if keys[i] not in removed]
+        first = {}
+        for row, key in enumerate(keys):
+            first.setdefault(key, row)
+        new = [key for key in first if key not in seen]
+        allowed = [first[key] for key in new if key not in removed]
         kept.append(take(compositions, np.array(allowed, np.int64)))
-        seen.update(distinct)
+        seen.update(first)
         counts.append((name, len(keys), len(first), len(first) - len(new), len(new) - len(allowed), len(allowed)))
     columns = ["source", "formulas", "distinct", "in_earlier_sources", "removed", "added"]
     return concatenate(kept), pd.DataFrame(counts, columns=columns)

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from matpretrain.composition import formula_keys, matscholar_vectors
-from matpretrain.data import check_targets, encode, read_table
+from matpretrain.composition import distinct_numbers
+from matpretrain.data import check_count, check_targets, encode_known, read_table
 from matpretrain.files import DataError, atomic_path, check_hash, write_csv
 from matpretrain.jobs import job
 from matpretrain.sources import read_embedded, read_matbench
@@ -28,23 +28,18 @@ def prepare_dataset(name, entry, path, kind, unknown_elements, table_path, compo
     """Validate a dataset, assign its outer folds and encode its formulas."""
     where = path or f"dataset {name}"
     table = read(name, entry, path, kind)
-    expected = entry.get("n_samples")
-    if expected and len(table) != expected:
-        raise DataError(
-            f"{where}: {len(table)} rows, the registry says n_samples: {expected}; fetch the file again or correct it"
-        )
-    known = ~np.isnan(matscholar_vectors()).any(1)
-    table, compositions, dropped = encode(table, where, known, unknown_elements)
-    for line in dropped:
-        say(f"dropped: {line}")
-    number_of = {}
-    composition_of_row = [number_of.setdefault(key, len(number_of)) for key in formula_keys(compositions)]
-    groups = composition_of_row if entry.get("split") == "group_by_formula" else None
+    check_count(table, where, entry.get("n_samples"))
+    n_read = len(table)
+    table, compositions = encode_known(table, where, unknown_elements, say)
+    number = distinct_numbers(compositions)
+    groups = number if entry.get("split") == "group_by_formula" else None
     try:
         fold = outer_folds(len(table), entry.get("n_folds", 5), entry.get("split_seed", MATBENCH_SEED), groups)
     except ValueError as error:
         raise DataError(f"{where}: {error}; add rows or set a smaller n_folds") from None
-    say(f"{len(table)} rows, {len(number_of)} distinct compositions, {len(dropped)} dropped, from {where} ({kind})")
+    say(
+        f"{len(table)} rows, {len(np.unique(number))} distinct compositions, {n_read - len(table)} dropped, from {where} ({kind})"
+    )
     with atomic_path(compositions_path) as temporary:
         np.savez(temporary, **compositions.arrays())
     write_csv(table.assign(fold=fold), table_path)

@@ -123,6 +123,12 @@ def formula_keys(compositions, digits=6):
     return keys
 
 
+def distinct_numbers(compositions):
+    """[B] number of each composition, counted in order of first appearance; equal compositions (formula_keys) share it."""
+    number_of = {}
+    return np.array([number_of.setdefault(key, len(number_of)) for key in formula_keys(compositions)], np.int64)
+
+
 def matscholar_vectors():
     """[119, 200] float32 Matscholar element vectors, row Z for atomic number Z; NaN rows where there is none.
 

@@ -27,6 +27,7 @@ def check(config, folder):
     """
     _check_schema(config, folder / "workflow/schemas/config.schema.yaml")
     _check_files(config, folder / "workflow/scripts/matpretrain")
+    _check_corpora(config)
     _check_names(config)
     _check_subsets(config)
     for name, entry in config["predict"].items():
@@ -74,6 +75,19 @@ def _check_files(config, package):
                 )
     if config["mirror"] and not Path(config["mirror"]).is_dir():
         _refuse("mirror", f"{config['mirror']}: no such folder; correct the path or leave it empty to download")
+
+
+def _check_corpora(config):
+    """What each kind of corpus is made from."""
+    for name, entry in config["corpora"].items():
+        if entry["kind"] == "union":
+            missing = None if "of" in entry else "of: [names]"
+        else:
+            missing = None if "csv" in entry or "mirror_file" in entry else "csv: PATH"
+            if not missing and entry["kind"] == "structures" and "teacher" not in entry:
+                missing = "teacher: PATH"
+        if missing:
+            _refuse(f"corpora.{name}", f"a corpus of kind {entry['kind']} needs {missing}; add it")
 
 
 def _check_names(config):

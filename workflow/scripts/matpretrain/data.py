@@ -124,6 +124,24 @@ def encode(table, path, known, unknown_elements="error"):
     return table.iloc[keep].reset_index(drop=True), take(compositions, keep), dropped
 
 
+def encode_known(table, path, unknown_elements, say):
+    """`encode` for the elements that have a Matscholar vector; returns table and Compositions, and says what was dropped."""
+    from matpretrain.composition import matscholar_vectors
+
+    table, compositions, dropped = encode(table, path, ~np.isnan(matscholar_vectors()).any(1), unknown_elements)
+    for line in dropped:
+        say(f"dropped: {line}")
+    return table, compositions
+
+
+def check_count(table, path, expected):
+    """Raise DataError unless the table has the number of rows that the registry says, if it says one."""
+    if expected and len(table) != expected:
+        raise DataError(
+            f"{path}: {len(table)} rows, the registry says n_samples: {expected}; fetch the file again or correct it"
+        )
+
+
 def _place(table, path, rows):
     """Where the first of the offending row positions is: file, line (or row, where there are no lines), id, how many more."""
     first = rows[0]
