@@ -8,6 +8,7 @@ import pytest
 import torch
 
 torch.set_num_threads(1)  # other jobs may use the other cores
+HANGS = 1200  # seconds after which a workflow of these tests, minutes at most, counts as hanging
 PROJECT = Path(__file__).resolve().parents[1]
 TASKS = ["steels", "jdft2d", "phonons", "dielectric", "log_gvrh", "log_kvrh", "perovskites", "mp_gap", "mp_e_form"]
 
@@ -35,7 +36,9 @@ class Checkout:
         """Run snakemake; returns the finished process with its output in .text."""
         program = Path(sys.executable).with_name("snakemake")
         command = [program, f"-c{cores}", "--set-threads", "finetune=2", "fit_baseline=2", *arguments]
-        done = subprocess.run(command, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        done = subprocess.run(
+            command, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=HANGS
+        )
         done.text = done.stdout
         return done
 

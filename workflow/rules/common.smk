@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -12,6 +13,9 @@ sys.path.insert(0, str(Path(workflow.basedir) / "workflow" / "scripts"))
 from matpretrain.configuration import check
 from matpretrain.files import DataError
 from matpretrain.provenance import fingerprint
+
+# Idle OpenMP threads sleep: with the default they spin, and jobs that share a machine lose most of their time to it.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 try:
     check(config, Path(workflow.basedir))

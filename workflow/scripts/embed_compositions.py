@@ -4,7 +4,6 @@ import importlib
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from matpretrain.composition import Compositions
 from matpretrain.files import atomic_path
@@ -13,7 +12,6 @@ from matpretrain.weights import embed, load_encoder
 
 if __name__ == "__main__":
     with job(snakemake) as say:
-        torch.set_num_threads(snakemake.threads)
         encoder, record = load_encoder(Path(snakemake.input.record).parent)
         with np.load(snakemake.input.compositions) as arrays:
             compositions = Compositions(**arrays)

@@ -3,7 +3,6 @@
 import time
 
 import numpy as np
-import torch
 
 from matpretrain.cgcnn import embed, load_teacher
 from matpretrain.crystal import Crystals
@@ -14,9 +13,8 @@ from matpretrain.jobs import job
 PROGRESS = 10  # progress lines
 
 
-def embed_structures(graphs_path, teacher_path, atoms_path, device, threads, say):
+def embed_structures(graphs_path, teacher_path, atoms_path, device, say):
     """Ids [S] and embeddings [S, n] float32 of all structures."""
-    torch.set_num_threads(threads)
     with np.load(graphs_path) as arrays:
         crystals = Crystals(**arrays)
     model = load_teacher(teacher_path, np.load(atoms_path)).to(device)
@@ -45,7 +43,6 @@ if __name__ == "__main__":
                 str(snakemake.input.teacher),
                 snakemake.input.atoms,
                 device=device,
-                threads=snakemake.threads,
                 say=say,
             )
         with atomic_path(snakemake.output[0]) as temporary:

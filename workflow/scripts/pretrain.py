@@ -59,7 +59,7 @@ def progress_bar(n_rows, n_epochs, say):
 
 
 def pretrain(compositions_path, elements_path, target_paths, encoder, tasks, recipe, validation_fraction, seed, device,
-             threads, state, say):  # fmt: skip
+             state, say):  # fmt: skip
     """Train an encoder on the pretext tasks. Returns (encoder module, history rows).
 
     Args:
@@ -68,7 +68,6 @@ def pretrain(compositions_path, elements_path, target_paths, encoder, tasks, rec
         state: folder from which an interrupted run goes on; its epochs/ receives the encoder before training (0000) and
             after each epoch.
     """
-    torch.set_num_threads(threads)
     network = importlib.import_module(f"matpretrain.{encoder}")
     with np.load(compositions_path) as arrays:
         compositions = Compositions(**arrays)
@@ -84,7 +83,7 @@ def pretrain(compositions_path, elements_path, target_paths, encoder, tasks, rec
     torch.manual_seed(seed)
     model = Pretext(network.Encoder(np.load(elements_path)), tasks, network.REPRESENTATION, targets).to(device)
     inputs = network.Inputs(compositions, device)
-    say(f"{len(train)} compositions, {len(validation)} for validation, {threads} threads on {describe(device)}")
+    say(f"{len(train)} compositions, {len(validation)} for validation, {torch.get_num_threads()} threads on {describe(device)}")
     batch = recipe.batch_for(len(train))
     validation = torch.as_tensor(validation, device=device)
 
@@ -144,7 +143,6 @@ if __name__ == "__main__":
                 validation_fraction=p.validation_fraction,
                 seed=p.seed,
                 device=device,
-                threads=snakemake.threads,
                 state=state,
                 say=say,
             )

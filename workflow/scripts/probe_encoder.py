@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from sklearn.linear_model import RidgeCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -30,7 +29,6 @@ def probe(features, target, fold):
 
 if __name__ == "__main__":
     with job(snakemake) as say:
-        torch.set_num_threads(snakemake.threads)
         encoder, record = load_encoder(Path(snakemake.input.record).parent)
         table = read_csv(snakemake.input.table, dtype={"id": str, "formula": str})
         with np.load(snakemake.input.compositions) as arrays:

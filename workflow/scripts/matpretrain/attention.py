@@ -16,7 +16,9 @@ installed the same function runs as two fused loops that never store a quantity 
 attention coefficients. Tests compare both with a naive edge-list version.
 """
 
+import functools
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch.nn import functional as F
@@ -77,10 +79,10 @@ def _pad_index(offset):
 
 
 if numba is not None:
-    _options = {"cache": True, "fastmath": {"reassoc", "contract", "nsz", "arcp"}, "error_model": "numpy"}
+    _options = {"cache": True, "fastmath": {"reassoc", "contract", "nsz", "arcp"}, "error_model": "numpy", "nogil": True}
 
     @numba.njit(**_options)
-    def _forward(begin, end, u, v, gate, prior, r_offset, s_offset, pair_offset, message, total, coefficient):
+    def _forward(begin, end, share, u, v, gate, prior, r_offset, s_offset, pair_offset, message, total, coefficient):
         """Compositions begin:end of the batch; writes message, total and coefficient [pairs, H]."""
         real = u.dtype.type
         slope, epsilon = real(SLOPE), real(EPSILON)
@@ -117,9 +119,10 @@ if numba is not None:
 
     @numba.njit(**_options)
     def _backward(
-        begin, end, u, v, gate, coefficient, r_offset, s_offset, pair_offset, d_message, d_total, du, dv, d_gate, d_prior
-    ):
-        """Compositions begin:end of the batch; adds to du, dv, d_gate and d_prior."""
+        begin, end, share, u, v, gate, coefficient, r_offset, s_offset, pair_offset,
+        d_message, d_total, du, dv, d_gate, d_prior,
+    ):  # fmt: skip
+        """Compositions begin:end of the batch; adds to du, dv, d_gate[share] and d_prior."""
         real = u.dtype.type
         slope, one = real(SLOPE), real(1)
         n_heads, width = gate.shape
@@ -148,27 +151,29 @@ if numba is not None:
                         for k in range(width):
                             x = u[i, m, 0, k] + v[j, m, 0, k]
                             g = de * (one if x > 0 else slope)
-                            d_gate[m, k] += g * x
+                            d_gate[share, m, k] += g * x
                             g *= gate[m, k]
                             du[i, m, 0, k] += g
                             dv[j, m, 0, k] += g
                 pair += last - first
 
-    # A parallel region costs a thread pool, which must not exist in a job of one thread: idle threads spin.
-    @numba.njit(parallel=True, **_options)
-    def _forward_parallel(bounds, u, v, gate, prior, r_offset, s_offset, pair_offset, message, total, coefficient):
-        for c in numba.prange(len(bounds) - 1):
-            _forward(bounds[c], bounds[c + 1], u, v, gate, prior, r_offset, s_offset, pair_offset, message, total, coefficient)
 
-    @numba.njit(parallel=True, **_options)
-    def _backward_parallel(
-        bounds, u, v, gate, coefficient, r_offset, s_offset, pair_offset, d_message, d_total, du, dv, d_gate, d_prior
-    ):
-        for c in numba.prange(len(bounds) - 1):
-            _backward(
-                bounds[c], bounds[c + 1], u, v, gate, coefficient, r_offset, s_offset, pair_offset,
-                d_message, d_total, du, dv, d_gate[c], d_prior,
-            )  # fmt: skip
+def _in_shares(loop, bounds, *arrays):
+    """Run loop(begin, end, share, *arrays) for every share of the compositions, each in a thread of its own.
+
+    numba's own thread pool is not used: its idle threads spin, and with those of torch they take the cores from each
+    other (a tenth of the rate where another job runs beside). These threads sleep.
+    """
+    shares = [(bounds[k], bounds[k + 1], k) for k in range(len(bounds) - 1)]
+    waiting = [_pool().submit(loop, *share, *arrays) for share in shares[1:]]
+    loop(*shares[0], *arrays)
+    for share in waiting:
+        share.result()
+
+
+@functools.cache
+def _pool():
+    return ThreadPoolExecutor(torch.get_num_threads())
 
 
 class _FusedAttention(torch.autograd.Function):
@@ -180,17 +185,12 @@ class _FusedAttention(torch.autograd.Function):
         r_offset, s_offset = receiver_offset.numpy(), sender_offset.numpy()
         pair_offset = np.zeros(len(r_offset), np.int64)
         np.cumsum(np.diff(r_offset) * np.diff(s_offset), out=pair_offset[1:])
-        threads = min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)
-        bounds = np.searchsorted(pair_offset, np.linspace(0, pair_offset[-1], threads + 1))
+        bounds = np.searchsorted(pair_offset, np.linspace(0, pair_offset[-1], torch.get_num_threads() + 1))
         message = receiver.new_empty(len(u), *w.shape)
         total = receiver.new_empty(len(u), len(w))
         coefficient = receiver.new_empty(int(pair_offset[-1]), len(w))
         arrays = u, v, w, prior, r_offset, s_offset, pair_offset, message.numpy(), total.numpy(), coefficient.numpy()
-        if threads == 1:
-            _forward(0, len(r_offset) - 1, *arrays)
-        else:
-            numba.set_num_threads(threads)
-            _forward_parallel(bounds, *arrays)
+        _in_shares(_forward, bounds, *arrays)
         ctx.save_for_backward(receiver, sender, gate, coefficient)
         ctx.layout = bounds, (r_offset, s_offset, pair_offset)
         return message, total
@@ -204,10 +204,6 @@ class _FusedAttention(torch.autograd.Function):
         d_prior = gate.new_zeros(len(sender), len(gate))
         u, v, w, a = (t.detach().contiguous().numpy() for t in (receiver, sender, gate, coefficient))
         d_out = d_message.contiguous().numpy(), d_total.contiguous().numpy()
-        if len(bounds) == 2:
-            _backward(
-                bounds[0], bounds[1], u, v, w, a, *offsets, *d_out, du.numpy(), dv.numpy(), d_gate[0].numpy(), d_prior.numpy()
-            )
-        else:
-            _backward_parallel(bounds, u, v, w, a, *offsets, *d_out, du.numpy(), dv.numpy(), d_gate.numpy(), d_prior.numpy())
+        gradients = du.numpy(), dv.numpy(), d_gate.numpy(), d_prior.numpy()
+        _in_shares(_backward, bounds, u, v, w, a, *offsets, *d_out, *gradients)
         return du, dv, d_gate.sum(0), d_prior, None, None

@@ -1,7 +1,9 @@
-"""What every script does around its work: a log, a progress line, and one line for a user's mistake."""
+"""What every script does around its work: its threads, a log, a progress line, and one line for a user's mistake."""
 
 import sys
 from contextlib import contextmanager
+
+from threadpoolctl import threadpool_limits
 
 from matpretrain.files import DataError
 
@@ -9,6 +11,9 @@ from matpretrain.files import DataError
 @contextmanager
 def job(snakemake):
     """Yield `say(text)`, which writes a line to the terminal and to the log of the job.
+
+    The libraries that are loaded (torch, BLAS) take as many threads as Snakemake gave the job, however many cores the
+    machine has.
 
     A DataError, or a training that diverged, ends the job with exit status 1 and its one line instead of a traceback.
     """
@@ -24,7 +29,8 @@ def job(snakemake):
                 log.write(f"{text}\n")
 
     try:
-        yield say
+        with threadpool_limits(snakemake.threads):
+            yield say
     except (DataError, FloatingPointError) as error:
         say(f"error: {error}")
         sys.exit(1)
