@@ -140,9 +140,7 @@ def test_from_structures_to_embeddings(tmp_path):
     np.save(tmp_path / "atoms.npy", FEATURES)
     model = random_teacher()
     torch.save(model.state_dict(), tmp_path / "teacher.pth")
-    identity, embedding = embed_structures(
-        outputs[0], tmp_path / "teacher.pth", tmp_path / "atoms.npy", "cpu", torch.get_num_threads(), said.append
-    )
+    identity, embedding = embed_structures(outputs[0], tmp_path / "teacher.pth", tmp_path / "atoms.npy", "cpu", said.append)
     assert identity.tolist() == ["a", "b"] and embedding.shape == (2, 256) and embedding.dtype == np.float32
     with np.load(outputs[1]) as arrays:
         compositions = Compositions(**arrays)
