@@ -51,7 +51,7 @@ def measure(strategy, formulas, seconds):
     torch.manual_seed(0)
     targets = {"magpie": torch.rand(len(compositions), 145)} if strategy == "fl" else {}
     elements = torch.nan_to_num(torch.tensor(matscholar_vectors()))
-    model = Pretext(roost.Encoder(elements), TASKS[strategy], roost.REPRESENTATION, targets)
+    model = Pretext(roost.Encoder(elements), TASKS[strategy], targets)
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
 
     def step():

@@ -1,7 +1,8 @@
 """Speed against peers, side by side in one run (`make bench`).
 
-Roost training against aviary-models 1.2.1 in an environment of its own, interleaved; Magpie against matminer. With
-MATPRETRAIN_MIRROR set, on steels, phonons and mp_e_form and the OQMD formulas; else on the embedded data.
+Roost training against aviary-models 1.2.1 in an environment of its own, MEGNet training against matgl's trainer, both
+interleaved; Magpie against matminer. With MATPRETRAIN_MIRROR set, on steels, phonons and mp_e_form, the phonon crystals
+and the OQMD formulas; else on the embedded data.
 """
 
 import argparse
@@ -65,6 +66,26 @@ def rate(table, implementation, threads, processes, precision):
     return sum(float(output.split()[-1]) for output in outputs)
 
 
+def compare_megnet(rounds):
+    """Print our rate and that of matgl's trainer on the same crystals, one thread each."""
+    mirror = os.environ.get("MATPRETRAIN_MIRROR")
+    structures = f"{mirror}/structures/phonons.jsonl.gz" if mirror else "aflow_prototypes"
+    for size in ("large", "small"):
+        found = {"ours": [], "matgl": []}
+        for _ in range(rounds):
+            for implementation, rates in found.items():
+                command = [sys.executable, HERE / "megnet_training.py", implementation, structures, f"--size={size}"]
+                done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+                rates.append(float(done.stdout.split()[-1]))
+        ratios = [a / b for a, b in zip(*found.values(), strict=True)]
+        print(
+            f"MEGNet training, {size}, one thread, structures/s (median of {rounds}): "
+            + ", ".join(f"{name} {statistics.median(rates):.0f}" for name, rates in found.items())
+            + f"; ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
+            flush=True,
+        )
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=3)
@@ -90,3 +111,5 @@ if __name__ == "__main__":
         subprocess.run([sys.executable, HERE / "magpie_features.py", formulas], check=True)
         print(flush=True)
         subprocess.run([sys.executable, HERE / "pretraining.py", formulas], check=True)
+        print(flush=True)
+        compare_megnet(rounds)

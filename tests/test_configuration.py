@@ -1,12 +1,13 @@
 """Configuration, environments and registries agree with each other."""
 
+import os
 import re
 
 import pytest
 import yaml
 from conftest import PROJECT
 
-from matpretrain.configuration import check
+from matpretrain.configuration import check, set_environment
 from matpretrain.files import DataError
 from matpretrain.sources import EMBEDDED
 
@@ -89,9 +90,53 @@ def test_every_key_of_the_configuration_is_in_its_reference():
     for registry in ("models", "corpora", "pretraining", "predict"):
         keys += schema[registry]["additionalProperties"]["properties"]
     tasks = schema["pretraining"]["additionalProperties"]["properties"]["tasks"]["properties"]
-    keys += [*tasks, *tasks["barlow_twins"]["properties"]]
+    keys += [*tasks, *tasks["barlow_twins"]["properties"], *tasks["denoising"]["properties"]]
     missing = [key for key in keys if f"`{key}`" not in text]
     assert not missing
+
+
+@pytest.fixture
+def shipped():
+    """The configuration as it is shipped."""
+    config = {}
+    for name in ("config", "datasets", "models", "pretraining"):
+        config |= load(f"config/{name}.yaml")
+    return config
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"corpus": "oqmd"}, "pretraining.mine.corpus: megnet reads structures; name a corpus of kind structures"),
+        ({"tasks": {"magpie": {}}}, "pretraining.mine.tasks: magpie is not a task for megnet, which reads graphs"),
+        ({"encoder": "roost"}, "pretraining.mine.tasks: denoising is not a task for roost, which reads compositions"),
+        (
+            {"encoder": "roost", "tasks": {"structure": {}}},
+            "corpora.aflow_prototypes: pretraining.mine embeds its structures: it needs teacher: PATH; add it",
+        ),
+    ],
+)
+def test_networks_tasks_and_corpora_that_do_not_fit_are_refused(changes, line, shipped):
+    shipped["pretraining"] = shipped["pretraining"] | {"mine": shipped["pretraining"]["cdssl-aflow"] | changes}
+    with pytest.raises(DataError) as refused:
+        check(shipped, PROJECT)
+    assert str(refused.value) == f"config key {line}"
+
+
+def test_jobs_inherit_the_backend_and_sleeping_threads(shipped, monkeypatch):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.delenv("MATGL_BACKEND", raising=False)
+    set_environment(shipped | {"structure_backend": "dgl"})
+    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE" and os.environ["MATGL_BACKEND"] == "dgl"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    set_environment(shipped)
+    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE" and os.environ["MATGL_BACKEND"] == "pyg"
+
+
+def test_a_network_of_structures_is_not_trained_on_a_dataset(shipped):
+    shipped["models"] = shipped["models"] | {"megnet": {"encoder": "megnet", "label": "MEGNet"}}
+    with pytest.raises(DataError, match="config key models.megnet.encoder: megnet can be pretrained, but not yet"):
+        check(shipped, PROJECT)
 
 
 @pytest.mark.parametrize(
@@ -100,14 +145,12 @@ def test_every_key_of_the_configuration_is_in_its_reference():
         ({"kind": "union"}, "of: "),
         ({"kind": "formulas"}, "csv: PATH"),
         ({"kind": "vectors", "formula": "f"}, "csv: PATH"),
-        ({"kind": "structures", "mirror_file": "s.jsonl"}, "teacher: PATH"),
+        ({"kind": "structures"}, "csv: PATH"),
     ],
 )
-def test_a_corpus_without_its_source_is_refused(entry, missing):
-    config = {}
-    for name in ("config", "datasets", "models", "pretraining"):
-        config |= load(f"config/{name}.yaml")
-    check(config, PROJECT)
+def test_a_corpus_without_its_source_is_refused(entry, missing, shipped):
+    check(shipped, PROJECT)
+    config = shipped
     config["corpora"] = config["corpora"] | {"mine": entry}
     with pytest.raises(DataError, match=f"config key corpora.mine: a corpus of kind {entry['kind']} needs {missing}"):
         check(config, PROJECT)

@@ -92,7 +92,7 @@ def test_progress_lines_carry_a_bar_and_the_rate(monkeypatch):
     progress = pretrain.progress_bar(1000, 2, lines.append)
     for step in range(1, 11):
         progress(1, step, 10)
-    assert lines[0] == "epoch 1/2 [####................]  20%, 5 compositions/s, 6 min left"
+    assert lines[0] == "epoch 1/2 [####................]  20%, 5 examples/s, 6 min left"
     assert len(lines) == 5
 
 

@@ -190,12 +190,14 @@ def test_elements_without_features_stop_or_are_dropped():
             [("a", Structure(np.eye(3) * 4, ["Fe"], [[0, 0, 0]])), ("b", Structure(np.eye(3) * 4, ["Lr"], [[0, 0, 0]]))]
         )
 
-    with pytest.raises(DataError, match=r"file: id b: .*Lr.*unknown_elements: drop"):
-        list(crystal.check_elements(structures(), "file", "error", []))
+    known = np.isfinite(crystal.cgcnn_vectors()).all(1), "CGCNN"
+    with pytest.raises(DataError, match=r"file: id b: CGCNN does not know Lr;.*unknown_elements: drop"):
+        list(crystal.check_elements(structures(), "file", "error", [], *known))
     dropped = []
-    assert [s[0] for s in crystal.check_elements(structures(), "file", "drop", dropped)] == ["a"] and dropped == ["b (Lr)"]
-    with pytest.raises(DataError, match="file: no structure"):
-        list(crystal.check_elements(itertools.islice(structures(), 1, 2), "file", "drop", []))
+    kept = crystal.check_elements(structures(), "file", "drop", dropped, *known)
+    assert [s[0] for s in kept] == ["a"] and dropped == ["b (Lr)"]
+    with pytest.raises(DataError, match="file: no structure has only elements that CGCNN knows"):
+        list(crystal.check_elements(itertools.islice(structures(), 1, 2), "file", "drop", [], *known))
 
 
 def test_atom_features_cover_the_first_hundred_elements():

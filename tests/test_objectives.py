@@ -106,7 +106,7 @@ def test_without_messages_elements_see_only_themselves(vectors):
 
 def pretext(vectors, tasks, targets=None):
     torch.manual_seed(0)
-    return objectives.Pretext(roost.Encoder(vectors), tasks, roost.REPRESENTATION, targets or {})
+    return objectives.Pretext(roost.Encoder(vectors), tasks, targets or {})
 
 
 def test_tasks_are_summed_with_their_weights_and_share_the_clean_view(vectors, monkeypatch):

@@ -146,6 +146,32 @@ def test_the_norm_of_the_gradient_is_clipped(problem):
     assert all(torch.stack(n).norm() == pytest.approx(0.5, rel=1e-3) for n in norms[1:])
 
 
+def test_the_mean_norm_before_clipping_is_told(problem):
+    x, y = problem
+    model, clipped = Line(), recipe(epochs=1, clip=0.05, batch_size=32, learning_rate=1e-9)
+    _, history, _ = run(problem, clipped)
+    norms = []
+    for rows in torch.randperm(64, generator=torch.Generator().manual_seed(0)).split(32):
+        gradients = torch.autograd.grad(objectives.l1(model(x[rows]), y[rows]), model.parameters())
+        norms.append(torch.cat([g.flatten() for g in gradients]).norm().item())
+    assert history[0]["gradient_norm"] == pytest.approx(np.mean(norms), rel=1e-4)
+    assert "gradient_norm" not in run(problem, recipe(epochs=1))[1][0]
+
+
+def test_batches_of_equal_cost():
+    rows = torch.randperm(1000, generator=torch.Generator().manual_seed(0))
+    cost = torch.randint(1, 200, (1000,), generator=torch.Generator().manual_seed(1))
+    cost[7] = 5000
+    batches = training.split(rows, 32, cost[rows])
+    assert torch.equal(torch.cat(batches), rows)
+    limit = 32 * cost.float().mean()
+    costs = torch.tensor([cost[part].sum() for part in batches])
+    assert (costs - torch.stack([cost[part].max() for part in batches]) < limit).all()
+    assert len(batches) <= math.ceil(1000 / 32) and max(map(len, batches)) < 64
+    same = training.split(rows, 32, torch.full((1000,), 3))
+    assert all(torch.equal(a, b) for a, b in zip(same, training.split(rows, 32), strict=True))
+
+
 def test_bfloat16_is_used_only_where_asked_for(problem):
     kinds = []
 

@@ -123,6 +123,29 @@ def test_an_interrupted_pretraining_goes_on(checkout):
     assert again["loss"].tolist() == history["loss"].tolist()
 
 
+def test_an_encoder_of_crystals_is_pretrained_by_the_same_rule(checkout):
+    from matpretrain.graphs import open_graphs
+    from matpretrain.megnet import Inputs
+    from matpretrain.weights import embed, load_encoder
+
+    small = {"pretraining": {"cdssl-aflow": {"arguments": {"size": "small"}, "recipe": {"epochs": 3, "batch_size": 4}}}}
+    small |= {"corpora": {"aflow_prototypes": {"sample": 40}}, "pretraining_validation": 0.3}
+    (checkout.folder / "my.yaml").write_text(yaml.safe_dump(small))
+    done = checkout.snakemake("--configfile", "my.yaml", "--", "results/probes/crystals/cdssl-aflow.csv")
+    assert done.returncode == 0, done.text
+    probe = read_csv(checkout.folder / "results/probes/crystals/cdssl-aflow.csv")
+    assert probe["epoch"].tolist() == [0, 1, 2, 3] and set(probe["structures"]) == {12}
+    assert (probe[["r2_log_density", "r2_log_volume"]] <= 1).all(axis=None)
+    assert "288 structures read, 4 dropped, 40 of the 284 others taken" in done.text
+    history = read_csv(checkout.folder / "results/pretrain/cdssl-aflow/history.csv")
+    assert history["epoch"].tolist() == [1, 2, 3] and (history["gradient_norm"] > 0).all()
+    assert history["loss"].iloc[-1] < history["loss"].iloc[0] and history["denoising_mae"].between(0, 2).all()
+    encoder, record = load_encoder(checkout.folder / "results/pretrain/cdssl-aflow")
+    assert record["arguments"] == {"size": "small"} and "element_vectors" not in record
+    graphs = open_graphs(checkout.folder / "results/structures/aflow_prototypes/graphs.safetensors", "cpu")
+    assert embed(encoder, Inputs(graphs)).shape == (40, 96)
+
+
 def test_validation_rows_are_never_test_rows(finished):
     table = read_csv(finished.folder / "results/finetune/mine/roost/predictions.csv")
     for _, group in table.groupby(["seed", "fold"]):

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import re
 import sys
 from pathlib import Path
@@ -10,17 +9,16 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow" / "scripts"))
-from matpretrain.configuration import check
+from matpretrain.configuration import check, set_environment
 from matpretrain.files import DataError
-from matpretrain.provenance import fingerprint
-
-# Idle OpenMP threads sleep: with the default they spin, and jobs that share a machine lose most of their time to it.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+from matpretrain.provenance import fingerprint, reads
 
 try:
     check(config, Path(workflow.basedir))
 except DataError as error:
     raise WorkflowError(str(error))
+
+set_environment(config)
 
 DATASETS = config["benchmark"]["datasets"]
 MODELS = config["benchmark"]["models"]
@@ -113,6 +111,11 @@ def corpus_keys(corpus):
     return {k: v for k, v in config["corpora"][corpus].items() if k not in words}
 
 
+def unknown_elements(corpus):
+    """What to do with entries of a corpus that hold an element without a vector: error or drop."""
+    return config["corpora"][corpus].get("unknown_elements", config["unknown_elements"])
+
+
 def corpus_hash(corpus):
     """The hash that the raw file of a corpus must have; a user's own file may be anything."""
     entry = config["corpora"][corpus]
@@ -174,13 +177,35 @@ def elements_of(pretraining):
     )
 
 
+def examples(wildcards):
+    """What a pretraining strategy trains on: the corpus in the form that its network reads."""
+    entry = strategy(wildcards)
+    if reads(entry["encoder"]) == "graphs":
+        return {"examples": f"results/structures/{entry['corpus']}/graphs.safetensors"}
+    return {
+        "examples": f"results/data/{entry['corpus']}/compositions.npz",
+        "elements": f"results/data/elements/{elements_of(wildcards.pretraining)}.npy",
+    }
+
+
+def backend(encoder):
+    """The library whose layers a network of structures uses; None for other networks."""
+    return config["structure_backend"] if reads(encoder) == "graphs" else None
+
+
+def structure_file(wildcards):
+    """{"structures": file} of a corpus, none for embedded structures."""
+    embedded = config["corpora"][wildcards.corpus].get("embedded")
+    return {} if embedded else {"structures": corpus_file(wildcards.corpus)}
+
+
 def task_targets(wildcards):
     """{task: file of its targets} for the tasks of a strategy that predict something of the corpus."""
     entry = strategy(wildcards)
     return {
         task: f"results/features/{entry['corpus']}/{task}.npy"
         for task in entry["tasks"]
-        if task != "barlow_twins"
+        if task not in ("barlow_twins", "denoising")
     }
 
 
@@ -189,7 +214,7 @@ def state_key(wildcards):
     entry = strategy(wildcards)
     keys = ("pretraining_recipe", "pretraining_validation", "pretraining_seed")
     made_from = [entry, corpus_keys(entry["corpus"]), *(config[k] for k in keys)]
-    made_from.append(fingerprint("pretrain", entry["encoder"]))
+    made_from += [fingerprint("pretrain", entry["encoder"]), backend(entry["encoder"])]
     return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[
         :12
     ]

@@ -2,7 +2,7 @@
 
 Needs: results/data, results/features of the corpora
 Makes: results/data/{corpus}/compositions.npz and counts.csv; results/pretrain/{pretraining}/encoder.safetensors,
-encoder.json, history.csv and the encoder after every epoch
+encoder.json, history.csv and the encoder after every epoch; results/probes/crystals/{pretraining}.csv
 """
 
 
@@ -29,7 +29,7 @@ rule prepare_corpus:
         names=lambda w: config["corpora"][w.corpus].get("of", [w.corpus]),
         entry=lambda w: corpus_keys(w.corpus),
         sha256=lambda w: corpus_hash(w.corpus),
-        unknown_elements=config["unknown_elements"],
+        unknown_elements=lambda w: unknown_elements(w.corpus),
         code=fingerprint("prepare_corpus"),
     script:
         "../scripts/prepare_corpus.py"
@@ -38,8 +38,7 @@ rule prepare_corpus:
 rule pretrain:
     input:
         unpack(task_targets),
-        compositions=lambda w: f"results/data/{strategy(w)['corpus']}/compositions.npz",
-        elements=lambda w: f"results/data/elements/{elements_of(w.pretraining)}.npy",
+        unpack(examples),
     output:
         weights=update("results/pretrain/{pretraining}/encoder.safetensors"),
         record=update("results/pretrain/{pretraining}/encoder.json"),
@@ -58,8 +57,10 @@ rule pretrain:
         gpu=1,
     params:
         encoder=lambda w: strategy(w)["encoder"],
+        arguments=lambda w: strategy(w).get("arguments", {}),
         corpus=lambda w: strategy(w)["corpus"],
         elements=lambda w: elements_of(w.pretraining),
+        backend=lambda w: backend(strategy(w)["encoder"]),
         tasks=lambda w: strategy(w)["tasks"],
         recipe=lambda w: config["pretraining_recipe"] | strategy(w).get("recipe", {}),
         validation_fraction=config["pretraining_validation"],
@@ -69,6 +70,36 @@ rule pretrain:
         code=lambda w: fingerprint("pretrain", strategy(w)["encoder"]),
     script:
         "../scripts/pretrain.py"
+
+
+rule probe_crystals:
+    input:
+        record="results/pretrain/{pretraining}/encoder.json",
+        weights="results/pretrain/{pretraining}/encoder.safetensors",
+        epochs="results/pretrain/{pretraining}/epochs",
+        graphs=lambda w: examples(w)["examples"],
+    output:
+        "results/probes/crystals/{pretraining}.csv",
+    log:
+        "logs/probes/crystals/{pretraining}.log",
+    wildcard_constraints:
+        pretraining="|".join(
+            re.escape(p)
+            for p, entry in config["pretraining"].items()
+            if reads(entry["encoder"]) == "graphs"
+        )
+        or "(?!)",
+    conda:
+        "../../envs/torch.yaml"
+    resources:
+        mem_mb=8000,
+        runtime=120,
+    params:
+        validation_fraction=config["pretraining_validation"],
+        seed=config["pretraining_seed"],
+        code=lambda w: fingerprint("probe_crystals", strategy(w)["encoder"]),
+    script:
+        "../scripts/probe_crystals.py"
 
 
 rule embed_compositions:

@@ -1,10 +1,33 @@
-"""Crystal structures -> neighbour lists -> embeddings of a pretrained teacher.
+"""Crystal structures -> graphs for MEGNet; -> neighbour lists -> embeddings of a pretrained teacher.
 
-Needs: the structures of a corpus (.jsonl.gz or a folder of CIF files) and the weights of a CGCNN encoder
-Makes: results/structures/atoms.npy; results/structures/{corpus}/graphs.npz, compositions.npz (same order) and
+Needs: the structures of a corpus (.jsonl.gz or a folder of CIF files) and, for embeddings, the weights of a CGCNN encoder
+Makes: results/structures/{corpus}/graphs.safetensors and graphs.csv; results/structures/atoms.npy; results/structures/{corpus}/graphs.npz, compositions.npz (same order) and
 embeddings.npz (id, embedding); of corpora with embeddings: results/data/{corpus}/compositions.npz, counts.csv and
 results/features/{corpus}/structure.npy, the target of MML
 """
+
+
+rule connect_structures:
+    input:
+        unpack(structure_file),
+    output:
+        graphs=update("results/structures/{corpus}/graphs.safetensors"),
+        table=update("results/structures/{corpus}/graphs.csv"),
+    log:
+        "logs/structures/{corpus}/connect.log",
+    conda:
+        "../../envs/data.yaml"
+    resources:
+        mem_mb=8000,
+        runtime=240,
+    params:
+        embedded=lambda w: config["corpora"][w.corpus].get("embedded"),
+        sample=lambda w: config["corpora"][w.corpus].get("sample"),
+        sha256=lambda w: corpus_hash(w.corpus),
+        unknown_elements=lambda w: unknown_elements(w.corpus),
+        code=fingerprint("connect_structures"),
+    script:
+        "../scripts/connect_structures.py"
 
 
 rule export_atoms:
@@ -35,7 +58,7 @@ rule encode_structures:
         runtime=240,
     params:
         sha256=lambda w: corpus_hash(w.corpus),
-        unknown_elements=config["unknown_elements"],
+        unknown_elements=lambda w: unknown_elements(w.corpus),
         code=fingerprint("encode_structures"),
     script:
         "../scripts/encode_structures.py"
@@ -83,7 +106,7 @@ rule group_structures:
         runtime=60,
     params:
         sha256=lambda w: corpus_hash(w.corpus),
-        unknown_elements=config["unknown_elements"],
+        unknown_elements=lambda w: unknown_elements(w.corpus),
         code=fingerprint("group_structures"),
     script:
         "../scripts/group_structures.py"

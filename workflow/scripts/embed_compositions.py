@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 
-from matpretrain.composition import Compositions
 from matpretrain.files import atomic_path
 from matpretrain.jobs import job
 from matpretrain.weights import embed, load_encoder
@@ -13,10 +12,8 @@ from matpretrain.weights import embed, load_encoder
 if __name__ == "__main__":
     with job(snakemake) as say:
         encoder, record = load_encoder(Path(snakemake.input.record).parent)
-        with np.load(snakemake.input.compositions) as arrays:
-            compositions = Compositions(**arrays)
         network = importlib.import_module(f"matpretrain.{record['encoder']}")
-        features = embed(encoder, network.Inputs(compositions))
+        features = embed(encoder, network.Inputs.read(snakemake.input.compositions))
         say(f"{features.shape[0]} rows, {features.shape[1]} features, encoder trained on {record['corpus']}")
         with atomic_path(snakemake.output[0]) as temporary:
             np.save(temporary, features)

@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 
-from matpretrain.crystal import check_elements, compositions_of, pack, read_structures
+from matpretrain.crystal import cgcnn_vectors, check_elements, compositions_of, pack, read_structures
 from matpretrain.files import atomic_path, check_hash
 from matpretrain.jobs import job
 
@@ -15,7 +15,8 @@ def encode_structures(path, expected_hash, unknown_elements, graphs_path, compos
     if expected_hash:
         check_hash(path, expected_hash)
     dropped = []
-    crystals = pack(check_elements(read_structures(path), path, unknown_elements, dropped))
+    known = np.isfinite(cgcnn_vectors()).all(1)
+    crystals = pack(check_elements(read_structures(path), path, unknown_elements, dropped, known, "CGCNN"))
     for line in dropped:
         say(f"dropped: {line}")
     seconds = time.perf_counter() - started

@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from matpretrain.composition import Compositions
 from matpretrain.devices import claim_device, describe
 from matpretrain.files import sha256, write_csv
 from matpretrain.jobs import job
 from matpretrain.objectives import Pretext
 from matpretrain.provenance import environment
+from matpretrain.splits import hold_out
 from matpretrain.training import Recipe, fit
 from matpretrain.weights import save_encoder, save_weights
 
@@ -36,7 +36,7 @@ def scaled(values, train, scale):
 
 
 def progress_bar(n_rows, n_epochs, say):
-    """Function (epoch, step, steps) that prints a bar and the rate every PROGRESS seconds."""
+    """Function (epoch, step, steps) that prints a bar and the rate every PROGRESS seconds; n_rows per epoch."""
     started = last = time.perf_counter()
     done = 0
 
@@ -51,29 +51,29 @@ def progress_bar(n_rows, n_epochs, say):
         bar = "#" * round(BAR * step / steps)
         say(
             f"epoch {epoch}/{n_epochs} [{bar:.<{BAR}}] {step / steps:4.0%}, "
-            f"{rate * n_rows / steps:,.0f} compositions/s, {left / 60:.0f} min left"
+            f"{rate * n_rows / steps:,.0f} examples/s, {left / 60:.0f} min left"
         )
         last = now
 
     return progress
 
 
-def pretrain(compositions_path, elements_path, target_paths, encoder, tasks, recipe, validation_fraction, seed, device,
-             state, say):  # fmt: skip
+def pretrain(examples_path, elements_path, target_paths, encoder, arguments, tasks, recipe, validation_fraction, seed,
+             device, state, say):  # fmt: skip
     """Train an encoder on the pretext tasks. Returns (encoder module, history rows).
 
     Args:
+        examples_path: file of the corpus, of the kind that the network reads.
+        elements_path: npy file of element vectors, or None for a network that has none.
+        arguments: further arguments of the encoder.
         target_paths: {task: npy file [rows, n]} of the tasks that have a target.
         tasks: {task: options} as in the registry; none leaves the encoder as it was initialised.
         state: folder from which an interrupted run goes on; its epochs/ receives the encoder before training (0000) and
             after each epoch.
     """
     network = importlib.import_module(f"matpretrain.{encoder}")
-    with np.load(compositions_path) as arrays:
-        compositions = Compositions(**arrays)
-    shuffled = np.random.default_rng(seed).permutation(len(compositions))
-    n_validation = max(1, round(validation_fraction * len(shuffled)))
-    train, validation = np.sort(shuffled[n_validation:]), shuffled[:n_validation]  # batches of mixed compositions
+    inputs = network.Inputs.read(examples_path, device)
+    train, validation = hold_out(len(inputs), validation_fraction, seed)
     targets = {
         name: torch.as_tensor(
             scaled(np.load(path), train, tasks[name].get("scale", "none")), dtype=torch.float32, device=device
@@ -81,9 +81,11 @@ def pretrain(compositions_path, elements_path, target_paths, encoder, tasks, rec
         for name, path in target_paths.items()
     }
     torch.manual_seed(seed)
-    model = Pretext(network.Encoder(np.load(elements_path)), tasks, network.REPRESENTATION, targets).to(device)
-    inputs = network.Inputs(compositions, device)
-    say(f"{len(train)} compositions, {len(validation)} for validation, {torch.get_num_threads()} threads on {describe(device)}")
+    vectors = {"element_vectors": np.load(elements_path)} if elements_path else {}
+    model = Pretext(network.Encoder(**vectors, **arguments), tasks, targets).to(device)
+    say(
+        f"{len(train)} {network.READS}, {len(validation)} for validation, {torch.get_num_threads()} threads on {describe(device)}"
+    )
     batch = recipe.batch_for(len(train))
     validation = torch.as_tensor(validation, device=device)
 
@@ -91,11 +93,15 @@ def pretrain(compositions_path, elements_path, target_paths, encoder, tasks, rec
         """Losses on the validation rows, in batches of the training size, always with the same masks."""
         model.eval()
         totals = dict.fromkeys(["validation_loss", *tasks], 0.0)
+        errors = {f"{name}_mae": task for name, task in model.tasks.items() if hasattr(task, "error")}
+        totals |= dict.fromkeys(errors, 0.0)
         with torch.random.fork_rng(), torch.inference_mode(), recipe.autocast(device):
             torch.manual_seed(seed)
             for rows in validation.split(batch):
                 for name, value in model.losses(inputs, rows).items():
                     totals[name] += value.item() * len(rows) / len(validation)
+                for name, task in errors.items():
+                    totals[name] += task.error.item() * len(rows) / len(validation)
         totals["validation_loss"] = sum(model.weights[name] * totals[name] for name in tasks)
         return totals
 
@@ -104,7 +110,7 @@ def pretrain(compositions_path, elements_path, target_paths, encoder, tasks, rec
         rate = len(train) * row["epoch"] / row["seconds"]
         say(
             f"epoch {row['epoch']}/{recipe.epochs}: loss {row['loss']:.4g}, validation {row['validation_loss']:.4g}, "
-            f"{rate:,.0f} compositions/s, {row['seconds'] / 60:.1f} min"
+            f"{rate:,.0f} examples/s, {row['seconds'] / 60:.1f} min"
         )
 
     if (state / "training.pt").exists():
@@ -120,6 +126,7 @@ def pretrain(compositions_path, elements_path, target_paths, encoder, tasks, rec
         evaluate,
         recipe,
         seed=seed,
+        cost=None if inputs.cost is None else inputs.cost[torch.as_tensor(train, device=device)],
         report=report,
         progress=progress_bar(len(train), recipe.epochs, say),
         state=state / "training.pt",
@@ -134,10 +141,11 @@ if __name__ == "__main__":
         state = Path(p.state)
         with claim_device(p.device, say) as device:
             encoder, history = pretrain(
-                files.compositions,
-                files.elements,
+                files.examples,
+                files.get("elements"),
                 {name: files[name] for name in p.tasks if files.get(name)},
                 encoder=p.encoder,
+                arguments=p.arguments,
                 tasks=p.tasks,
                 recipe=Recipe(**p.recipe),
                 validation_fraction=p.validation_fraction,
@@ -152,9 +160,10 @@ if __name__ == "__main__":
             p.encoder,
             Path(out.weights).parent,
             {
+                "arguments": p.arguments,
                 "tasks": p.tasks,
                 "corpus": p.corpus,
-                "corpus_sha256": sha256(files.compositions),
+                "corpus_sha256": sha256(files.examples),
                 "elements": p.elements,
                 "epochs": len(history),
                 "recipe": dict(p.recipe),

@@ -5,16 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from sklearn.linear_model import RidgeCV
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
-from matpretrain.composition import Compositions
 from matpretrain.files import read_csv, write_csv
 from matpretrain.jobs import job
+from matpretrain.probes import ridge
 from matpretrain.weights import embed, load_encoder, load_weights
-
-PENALTIES = np.logspace(-2, 5, 15)  # ridge penalties, chosen on the training rows by leave-one-out
 
 
 def probe(features, target, fold):
@@ -22,7 +17,7 @@ def probe(features, target, fold):
     scores = []
     for k in np.unique(fold):
         train, test = fold != k, fold == k
-        model = make_pipeline(StandardScaler(), RidgeCV(PENALTIES)).fit(features[train], target[train])
+        model = ridge().fit(features[train], target[train])
         scores.append(np.abs(model.predict(features[test]) - target[test]).mean())
     return np.array(scores)
 
@@ -31,8 +26,7 @@ if __name__ == "__main__":
     with job(snakemake) as say:
         encoder, record = load_encoder(Path(snakemake.input.record).parent)
         table = read_csv(snakemake.input.table, dtype={"id": str, "formula": str})
-        with np.load(snakemake.input.compositions) as arrays:
-            inputs = importlib.import_module(f"matpretrain.{record['encoder']}").Inputs(Compositions(**arrays))
+        inputs = importlib.import_module(f"matpretrain.{record['encoder']}").Inputs.read(snakemake.input.compositions)
         rows = []
         for path in sorted(Path(snakemake.input.epochs).glob("*.safetensors")):
             load_weights(encoder, path)

@@ -16,12 +16,12 @@ installed the same function runs as two fused loops that never store a quantity 
 attention coefficients. Tests compare both with a naive edge-list version.
 """
 
-import functools
 import math
-from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch.nn import functional as F
+
+from matpretrain.loops import in_shares
 
 try:
     import numba
@@ -158,24 +158,6 @@ if numba is not None:
                 pair += last - first
 
 
-def _in_shares(loop, bounds, *arrays):
-    """Run loop(begin, end, share, *arrays) for every share of the compositions, each in a thread of its own.
-
-    numba's own thread pool is not used: its idle threads spin, and with those of torch they take the cores from each
-    other (a tenth of the rate where another job runs beside). These threads sleep.
-    """
-    shares = [(bounds[k], bounds[k + 1], k) for k in range(len(bounds) - 1)]
-    waiting = [_pool().submit(loop, *share, *arrays) for share in shares[1:]]
-    loop(*shares[0], *arrays)
-    for share in waiting:
-        share.result()
-
-
-@functools.cache
-def _pool():
-    return ThreadPoolExecutor(torch.get_num_threads())
-
-
 class _FusedAttention(torch.autograd.Function):
     """`attend` as two numba loops; O(pairs * heads) memory instead of O(pairs * heads * K)."""
 
@@ -190,7 +172,7 @@ class _FusedAttention(torch.autograd.Function):
         total = receiver.new_empty(len(u), len(w))
         coefficient = receiver.new_empty(int(pair_offset[-1]), len(w))
         arrays = u, v, w, prior, r_offset, s_offset, pair_offset, message.numpy(), total.numpy(), coefficient.numpy()
-        _in_shares(_forward, bounds, *arrays)
+        in_shares(_forward, bounds, *arrays)
         ctx.save_for_backward(receiver, sender, gate, coefficient)
         ctx.layout = bounds, (r_offset, s_offset, pair_offset)
         return message, total
@@ -205,5 +187,5 @@ class _FusedAttention(torch.autograd.Function):
         u, v, w, a = (t.detach().contiguous().numpy() for t in (receiver, sender, gate, coefficient))
         d_out = d_message.contiguous().numpy(), d_total.contiguous().numpy()
         gradients = du.numpy(), dv.numpy(), d_gate.numpy(), d_prior.numpy()
-        _in_shares(_backward, bounds, u, v, w, a, *offsets, *d_out, *gradients)
+        in_shares(_backward, bounds, u, v, w, a, *offsets, *d_out, *gradients)
         return du, dv, d_gate.sum(0), d_prior, None, None

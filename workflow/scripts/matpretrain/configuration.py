@@ -1,5 +1,6 @@
 """The merged configuration, checked before any rule is planned: one line that names the key and the remedy."""
 
+import os
 import re
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import jsonschema
 import yaml
 
 from matpretrain.files import DataError
+from matpretrain.provenance import reads
 
 FIXED_FEATURES = ("magpie", "onehot", "none")
 SOURCES = {
@@ -29,6 +31,7 @@ def check(config, folder):
     _check_files(config, folder / "workflow/scripts/matpretrain")
     _check_corpora(config)
     _check_names(config)
+    _check_strategies(config)
     _check_subsets(config)
     for name, entry in config["predict"].items():
         if "encoder" not in config["models"][entry["model"]]:
@@ -38,6 +41,16 @@ def check(config, folder):
         for model in models:
             if dataset not in benchmark["datasets"] or model not in benchmark["models"]:
                 _refuse(f"benchmark.exclude.{dataset}", f"{dataset} with {model} is not part of the benchmark; remove it")
+
+
+def set_environment(config):
+    """Set the variables that every job inherits and that libraries read when they are loaded.
+
+    OMP_WAIT_POLICY (unless it is set): idle OpenMP threads sleep; with the default they spin, and jobs that share a machine
+    lose most of their time to it. MATGL_BACKEND: the library of matgl's layers.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ["MATGL_BACKEND"] = config["structure_backend"]
 
 
 def _refuse(key, message):
@@ -83,11 +96,26 @@ def _check_corpora(config):
         if entry["kind"] == "union":
             missing = None if "of" in entry else "of: [names]"
         else:
-            missing = None if "csv" in entry or "mirror_file" in entry else "csv: PATH"
-            if not missing and entry["kind"] == "structures" and "teacher" not in entry:
-                missing = "teacher: PATH"
+            missing = None if {"csv", "mirror_file", "embedded"} & entry.keys() else "csv: PATH"
         if missing:
             _refuse(f"corpora.{name}", f"a corpus of kind {entry['kind']} needs {missing}; add it")
+
+
+def _check_strategies(config):
+    """Networks, pretext tasks and corpora that fit each other."""
+    for name, entry in config["pretraining"].items():
+        key, corpus = f"pretraining.{name}", config["corpora"].get(entry["corpus"], {"kind": None})
+        graphs = reads(entry["encoder"]) == "graphs"
+        if graphs and corpus["kind"] not in (None, "structures"):
+            _refuse(f"{key}.corpus", f"{entry['encoder']} reads structures; name a corpus of kind structures")
+        wrong = [task for task in entry["tasks"] if (task == "denoising") != graphs]
+        if wrong:
+            _refuse(f"{key}.tasks", f"{wrong[0]} is not a task for {entry['encoder']}, which reads {reads(entry['encoder'])}")
+        if "structure" in entry["tasks"] and corpus["kind"] == "structures" and "teacher" not in corpus:
+            _refuse(f"corpora.{entry['corpus']}", f"pretraining.{name} embeds its structures: it needs teacher: PATH; add it")
+    for name, entry in config["models"].items():
+        if "encoder" in entry and reads(entry["encoder"]) == "graphs":
+            _refuse(f"models.{name}.encoder", f"{entry['encoder']} can be pretrained, but not yet trained on a dataset")
 
 
 def _check_names(config):

@@ -179,21 +179,22 @@ def _atomic_numbers():
     return {element.symbol: element.Z for element in Element}
 
 
-def check_elements(structures, path, unknown_elements, dropped):
-    """Yield the structures whose elements all have CGCNN features.
+def check_elements(structures, path, unknown_elements, dropped, known, network):
+    """Yield the structures whose elements all are known to a network.
 
     Args:
         structures: iterable of structures.
         path: where they came from, for messages.
         unknown_elements: "error" or "drop" for the others.
         dropped: list that receives "id (elements)" of each dropped structure.
+        known: [119] bool, by atomic number.
+        network: its name, for messages.
 
     Raises:
         DataError: an unknown element with unknown_elements="error", or no structure is left.
     """
     from pymatgen.core import Element
 
-    known = np.isfinite(cgcnn_vectors()).all(1)
     kept = 0
     for structure in structures:
         identity, _, number, _ = structure
@@ -204,11 +205,11 @@ def check_elements(structures, path, unknown_elements, dropped):
         symbols = ", ".join(Element.from_Z(int(z)).symbol for z in np.unique(number[~known[number]]))
         if unknown_elements != "drop":
             raise DataError(
-                f"{path}: id {identity}: CGCNN has no features for {symbols}; remove the structure or set unknown_elements: drop"
+                f"{path}: id {identity}: {network} does not know {symbols}; remove the structure or set unknown_elements: drop"
             )
         dropped.append(f"{identity} ({symbols})")
     if not kept:
-        raise DataError(f"{path}: no structure has only elements that CGCNN knows; choose other structures")
+        raise DataError(f"{path}: no structure has only elements that {network} knows; choose other structures")
 
 
 def neighbours(lattice, frac, cutoff, centres=None):

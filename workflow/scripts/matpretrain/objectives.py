@@ -79,7 +79,7 @@ class BarlowTwins(nn.Module):
     """SSL: the representations of a composition and of its masked copy should agree, their components be independent.
 
     Args:
-        n_in: width of the representation.
+        encoder: module whose `width` is that of the representation.
         n_targets: unused, there is no target.
         width: width of the linear projector.
         off_diagonal: weight of the redundancy term (lambda).
@@ -87,9 +87,9 @@ class BarlowTwins(nn.Module):
         masked_view_messages: False repeats a defect of the released code, whose masked graph has only self edges.
     """
 
-    def __init__(self, n_in, n_targets=0, width=1024, off_diagonal=0.0051, both_masked=False, masked_view_messages=True):
+    def __init__(self, encoder, n_targets=0, width=1024, off_diagonal=0.0051, both_masked=False, masked_view_messages=True):
         super().__init__()
-        self.projector = nn.Linear(n_in, width)
+        self.projector = nn.Linear(encoder.width, width)
         self.off_diagonal, self.both_masked, self.masked_view_messages = off_diagonal, both_masked, masked_view_messages
 
     def forward(self, views, target=None):
@@ -104,44 +104,78 @@ class Regression(nn.Module):
     """FL and MML: predict a vector of each composition, its fingerprint or the embedding of its structures.
 
     Args:
-        n_in: width of the representation.
+        encoder: module whose `width` is that of the representation.
         n_targets: length of the vector.
         hidden: widths of hidden ReLU layers of the projector; none in the paper, (1024, 512, 256) in the released code.
     """
 
-    def __init__(self, n_in, n_targets, hidden=()):
+    def __init__(self, encoder, n_targets, hidden=()):
         super().__init__()
-        layers = []
-        for a, b in itertools.pairwise((n_in, *hidden)):
+        layers, widths = [], (encoder.width, *hidden)
+        for a, b in itertools.pairwise(widths):
             layers += [nn.Linear(a, b), nn.ReLU()]
-        self.projector = nn.Sequential(*layers, nn.Linear((n_in, *hidden)[-1], n_targets))
+        self.projector = nn.Sequential(*layers, nn.Linear(widths[-1], n_targets))
 
     def forward(self, views, target):
         """Squared error averaged over batch and components (Huang et al. 2024, eq. 6, up to the number of components)."""
         return F.mse_loss(self.projector(views.clean).float(), target)
 
 
-PRETEXT = {"barlow_twins": BarlowTwins, "magpie": Regression, "structure": Regression}  # name -> module
+class Denoising(nn.Module):
+    """CDSSL: predict the edge lengths of a crystal from a copy whose atoms are displaced (New et al. 2024, eq. 1).
+
+    Edges keep their ends; displacements are drawn anew at every visit. The lengths are standardised within each crystal.
+
+    Args:
+        encoder: module with `states(batch)` -> (node, edge, state) vectors, the edge vectors `edge_width` long.
+        n_targets: unused, the target is made from the batch.
+        noise: standard deviation of the displacements along each axis in angstrom.
+
+    Attributes:
+        error: mean absolute error over the edges of the last batch, in standard deviations.
+    """
+
+    def __init__(self, encoder, n_targets=0, noise=0.5):
+        super().__init__()
+        self.projector = nn.Linear(encoder.edge_width, 1)
+        self.noise, self.error = noise, None
+
+    def forward(self, views, target=None):
+        """Squared error averaged over the edges of the batch: eq. 1 up to the number of edges."""
+        clean = views.batch.standardised_distance().repeat(2)  # both directions of a pair
+        _, edge, _ = views.encoder.states(views.batch.perturbed(self.noise))
+        residual = self.projector(edge).squeeze(1).float() - clean
+        n_edges = max(1, len(residual))  # a batch of isolated atoms has none
+        self.error = residual.detach().abs().sum() / n_edges
+        return residual.square().sum() / n_edges
+
+
+PRETEXT = {  # name -> module
+    "barlow_twins": BarlowTwins,
+    "magpie": Regression,
+    "structure": Regression,
+    "denoising": Denoising,
+}
+WITHOUT_TARGET = ("barlow_twins", "denoising")
 
 
 class Pretext(nn.Module):
     """An encoder and the weighted sum of its pretext tasks.
 
     Args:
-        encoder: module that maps a batch to [B, n_in].
+        encoder: module that maps a batch to [B, width].
         tasks: {name of PRETEXT: options}, of which `weight` (default 1) multiplies the loss.
-        n_in: width of the representation.
         targets: {name: [rows, n_targets] tensor} for the tasks that have a target.
     """
 
-    def __init__(self, encoder, tasks, n_in, targets):
+    def __init__(self, encoder, tasks, targets):
         super().__init__()
         self.encoder, self.targets = encoder, targets
         self.weights = {name: options.get("weight", 1.0) for name, options in tasks.items()}
         self.tasks = nn.ModuleDict(
             {
                 name: PRETEXT[name](
-                    n_in,
+                    encoder,
                     targets[name].shape[1] if name in targets else 0,
                     **{k: v for k, v in options.items() if k not in ("weight", "scale")},
                 )

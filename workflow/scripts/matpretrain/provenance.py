@@ -26,6 +26,15 @@ def fingerprint(*names):
     return digest.hexdigest()[:12]
 
 
+@cache
+def reads(network):
+    """What the examples of a network are, the constant READS of its module: "compositions" or "graphs"."""
+    for node in _tree(network).body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", None) == "READS":
+            return ast.literal_eval(node.value)
+    return "compositions"
+
+
 def _closure(names):
     seen, todo = set(), list(names)
     while todo:

@@ -7,15 +7,18 @@ three pooling heads, a residual trunk 64 -> 1024 -> 512 -> 256 and a residual ou
 import itertools
 import math
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from matpretrain.attention import attend
+from matpretrain.composition import Compositions
 
 WIDTH, HEADS, HIDDEN = 64, 3, 256
 TRUNK, HEAD = (1024, 512), (128, 64)
 REPRESENTATION = 256
+READS = "compositions"  # what Inputs is made from
 MASKED = -1  # an element hidden from the encoder: its vector is zero, its weight and its edges stay
 
 
@@ -57,6 +60,14 @@ class CompositionInputs:
         self.element = torch.as_tensor(compositions.number, dtype=torch.int64, device=device)
         self.fraction = torch.as_tensor(compositions.fraction, dtype=dtype, device=device)
         self.offset = torch.as_tensor(compositions.offset, dtype=torch.int64, device=device)
+
+    cost = None  # compositions cost about the same
+
+    @classmethod
+    def read(cls, path, device="cpu"):
+        """Inputs of a file with the arrays of `composition.Compositions`."""
+        with np.load(path) as arrays:
+            return cls(Compositions(**arrays), device)
 
     def __len__(self):
         return len(self.offset) - 1
@@ -134,7 +145,12 @@ class RoostEncoder(nn.Module):
 
     Args:
         element_vectors: [Z, 200] fixed element vectors, one row per value of `Batch.element`.
+
+    Attributes:
+        width: length of the representation.
     """
+
+    width = REPRESENTATION
 
     def __init__(self, element_vectors):
         super().__init__()

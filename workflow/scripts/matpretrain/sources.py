@@ -7,6 +7,7 @@ import time
 import zlib
 from importlib.resources import files
 
+import numpy as np
 import pandas as pd
 import requests
 
@@ -112,6 +113,25 @@ def _transport(column):
     return table[table["target"] != ""].reset_index(drop=True)
 
 
+def aflow_prototypes():
+    """Yield the 288 AFLOW prototypes that pymatgen carries (Mehl et al., Comput. Mater. Sci. 136, S1 (2017)).
+
+    Each is a structure (id, lattice, number, frac) as in `crystal`; its id is the AFLOW label, with a running number
+    where several have the same.
+    """
+    from pymatgen.core import Structure
+
+    path = files("pymatgen.analysis.prototypes") / "aflow_prototypes.json.gz"
+    seen = {}
+    for entry in json.loads(gzip.decompress(path.read_bytes())):
+        label = entry["tags"]["aflow"]
+        seen[label] = seen.get(label, 0) + 1
+        identity = label if seen[label] == 1 else f"{label}-{seen[label]}"
+        structure = Structure.from_dict({"lattice": entry["snl"]["lattice"], "sites": entry["snl"]["sites"], "charge": None})
+        yield identity, structure.lattice.matrix, np.array(structure.atomic_numbers, np.uint8), structure.frac_coords
+
+
+STRUCTURES = {"aflow_prototypes": aflow_prototypes}
 EMBEDDED = {
     "pymatgen_exp_formation_energy": _experimental_formation_energy,
     "matminer_transport_seebeck_p": lambda: _transport("S_p"),

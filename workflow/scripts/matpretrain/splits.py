@@ -25,6 +25,13 @@ def outer_folds(n_rows, n_folds=5, seed=MATBENCH_SEED, groups=None):
     return fold[unit_of]
 
 
+def hold_out(n_rows, fraction, seed):
+    """Split rows 0 to n_rows - 1 of a corpus into (training, sorted; validation, shuffled), seeded, neither empty."""
+    shuffled = np.random.default_rng(seed).permutation(n_rows)
+    n_validation = max(1, round(fraction * n_rows))
+    return np.sort(shuffled[n_validation:]), shuffled[:n_validation]
+
+
 def inner_split(outer_train, fraction, seed, fold):
     """Split the rows of an outer training part into (training, validation), seeded; both sorted, neither empty."""
     shuffled = np.random.default_rng([seed, fold]).permutation(outer_train)

@@ -63,7 +63,7 @@ def multiplies_bfloat16(kind):
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
-def fit(model, loss, train, evaluate, recipe, *, seed, report=None, progress=None, state=None):
+def fit(model, loss, train, evaluate, recipe, *, seed, cost=None, report=None, progress=None, state=None):
     """Train `model` in place and leave it with the selected weights.
 
     Args:
@@ -73,13 +73,16 @@ def fit(model, loss, train, evaluate, recipe, *, seed, report=None, progress=Non
         evaluate: function (model) -> dict of floats; the first one, lower is better, selects the weights and stops early.
         recipe: Recipe.
         seed: seeds the order of the batches; the caller seeds the initial weights and torch's random state.
+        cost: int64 tensor [n], what each row of `train` costs (its edges); a step then takes as many rows as cost what
+            batch_size rows cost on average, so that no step is much larger than the others. By default batch_size rows.
         report: called with the history row of each epoch.
         progress: called with (epoch, step of the epoch from 1, steps of the epoch) after each step.
         state: path at which every epoch leaves all that a restart needs; training goes on from it where it exists, to
             the same weights as without the interruption.
 
     Returns:
-        History, a list of one dict per epoch: epoch, learning_rate, loss, the evaluated quantities, seconds.
+        History, a list of one dict per epoch: epoch, learning_rate, loss, gradient_norm (mean before clipping, where
+        the recipe clips), the evaluated quantities, seconds.
 
     Raises:
         FloatingPointError: the training loss is not finite.
@@ -103,8 +106,9 @@ def fit(model, loss, train, evaluate, recipe, *, seed, report=None, progress=Non
         if recipe.patience and epoch - 1 - best_epoch >= recipe.patience:
             break
         model.train()
-        total = torch.zeros((), device=device)
-        for k, rows in enumerate(train[torch.randperm(len(train), generator=order).to(device)].split(batch)):
+        total, norms = torch.zeros((), device=device), torch.zeros((), device=device)
+        shuffled = torch.randperm(len(train), generator=order).to(device)
+        for k, rows in enumerate(split(train[shuffled], batch, None if cost is None else cost[shuffled])):
             rate = recipe.learning_rate_at((epoch - 1) * n_batches + k, n_steps)
             optimiser.param_groups[0]["lr"] = rate
             with recipe.autocast(device):
@@ -112,7 +116,7 @@ def fit(model, loss, train, evaluate, recipe, *, seed, report=None, progress=Non
             optimiser.zero_grad(set_to_none=True)
             value.backward()
             if recipe.clip:
-                torch.nn.utils.clip_grad_norm_(parameters, recipe.clip)
+                norms += torch.nn.utils.clip_grad_norm_(parameters, recipe.clip)
             optimiser.step()
             if average:
                 average.update(model)
@@ -123,8 +127,10 @@ def fit(model, loss, train, evaluate, recipe, *, seed, report=None, progress=Non
         if not math.isfinite(mean_loss):
             raise FloatingPointError(f"training loss became {mean_loss} in epoch {epoch}; lower learning_rate")
         metrics = evaluate(tested)
-        seconds = before + time.perf_counter() - started
-        history.append({"epoch": epoch, "learning_rate": rate, "loss": mean_loss, **metrics, "seconds": seconds})
+        row = {"epoch": epoch, "learning_rate": rate, "loss": mean_loss}
+        if recipe.clip:
+            row["gradient_norm"] = norms.item() / (k + 1)
+        history.append({**row, **metrics, "seconds": before + time.perf_counter() - started})
         score = next(iter(metrics.values()))
         if score < best_score:
             best_score, best_epoch = score, epoch
@@ -136,6 +142,19 @@ def fit(model, loss, train, evaluate, recipe, *, seed, report=None, progress=Non
             _save_state(state, model, optimiser, average, order, device, history, best, best_score, best_epoch)
     model.load_state_dict(tested.state_dict() if best is None else best)
     return history
+
+
+def split(rows, batch, cost=None):
+    """Batches of int64 rows [n] in their order: of `batch` rows each, or of the same summed cost.
+
+    With a cost [n] a batch ends where the sum reaches `batch` times the mean, so there are as many batches as without
+    (or fewer, where one row costs more than that) and a batch costs at most one row more.
+    """
+    if cost is None:
+        return rows.split(batch)
+    before = cost.cumsum(0) - cost
+    group = before * len(rows) // (batch * cost.sum())
+    return rows.split(torch.unique_consecutive(group, return_counts=True)[1].tolist())
 
 
 def _save_state(path, model, optimiser, average, order, device, history, best, best_score, best_epoch):

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from matpretrain.files import DataError, atomic_path
 from matpretrain.provenance import write_json
 
-BATCH = 2048  # rows at a time through an encoder
+BATCH, BATCH_OF_CRYSTALS = 2048, 64  # rows at a time through an encoder
 
 
 def save_weights(tensors, path):
@@ -55,13 +55,14 @@ def save_encoder(encoder, name, folder, record):
     """Write encoder.safetensors and encoder.json.
 
     Args:
-        encoder: module made by `Encoder` of the package module `name`, which takes element vectors.
-        record: dictionary that says what it was trained on and how.
+        encoder: module made by `Encoder` of the package module `name`.
+        record: dictionary that says what it was trained on and how; its `arguments` rebuild the encoder, with the
+            element vectors where it has some.
     """
     folder = Path(folder)
     save_weights(encoder.state_dict(), folder / "encoder.safetensors")
-    shape = list(encoder.element_vectors.shape)
-    write_json({"encoder": name, "element_vectors": shape, **record}, folder / "encoder.json")
+    vectors = {"element_vectors": list(encoder.element_vectors.shape)} if hasattr(encoder, "element_vectors") else {}
+    write_json({"encoder": name, **vectors, **record}, folder / "encoder.json")
 
 
 def load_encoder(folder, device="cpu"):
@@ -74,14 +75,19 @@ def load_encoder(folder, device="cpu"):
     try:
         record = json.loads(path.read_text())
         module = importlib.import_module(f"matpretrain.{record['encoder']}")
-        encoder = module.Encoder(torch.zeros(record["element_vectors"]))
+        arguments = dict(record.get("arguments", {}))
+        if "element_vectors" in record:
+            arguments["element_vectors"] = torch.zeros(record["element_vectors"])
+        encoder = module.Encoder(**arguments)
     except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
         raise DataError(f"{path}: no record of an encoder ({error}); pretrain again or correct the path") from None
     load_weights(encoder, path.with_suffix(".safetensors"))
     return encoder.to(device).eval(), record
 
 
-def embed(encoder, inputs):
-    """[rows, d] float32 output of an encoder for all rows of its inputs: its representation before the last ReLU."""
+def embed(encoder, inputs, rows=None):
+    """[rows, d] float32 output of an encoder for rows of its inputs, by default all: its representation before the last ReLU."""
+    rows = torch.arange(len(inputs)) if rows is None else rows
+    batch = BATCH if inputs.cost is None else BATCH_OF_CRYSTALS
     with torch.inference_mode():
-        return torch.cat([encoder(inputs[rows]) for rows in torch.arange(len(inputs)).split(BATCH)]).numpy()
+        return torch.cat([encoder(inputs[part]) for part in rows.split(batch)]).numpy()

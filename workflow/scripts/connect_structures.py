@@ -1,0 +1,63 @@
+"""Structures -> graphs.safetensors (all pairs of atoms within a cutoff) and graphs.csv (id, atoms, pairs, isolated)."""
+
+import time
+
+import numpy as np
+import pandas as pd
+
+from matpretrain.crystal import check_elements, read_structures
+from matpretrain.files import check_hash, write_csv
+from matpretrain.graphs import CUTOFF, KNOWN, connect, save_graphs
+from matpretrain.jobs import job
+from matpretrain.sources import STRUCTURES
+
+SEED = 0  # of the sample
+
+
+def connect_structures(path, embedded, sample, expected_hash, unknown_elements, graphs_path, table_path, say):
+    """Read structures, check their elements, find the neighbours of their atoms."""
+    started = time.perf_counter()
+    if expected_hash:
+        check_hash(path, expected_hash)
+    where = path or f"embedded structures {embedded}"
+    structures = read_structures(path) if path else STRUCTURES[embedded]()
+    dropped = []
+    structures = list(check_elements(structures, where, unknown_elements, dropped, KNOWN, "MEGNet"))
+    for line in dropped:
+        say(f"dropped: {line}")
+    n_kept = len(structures)
+    if sample and sample < n_kept:
+        chosen = np.random.default_rng(SEED).choice(n_kept, sample, replace=False)
+        structures = [structures[k] for k in np.sort(chosen)]
+    ids = [structure[0] for structure in structures]
+    graphs = connect(structures)
+    seconds = time.perf_counter() - started
+    n_pairs = np.diff(graphs.pair_offset)
+    start = np.repeat(graphs.node_offset[:-1], n_pairs)
+    alone = np.ones(len(graphs.number), bool)
+    for end in (graphs.first, graphs.second):
+        alone[start + end] = False
+    isolated = np.diff(np.append(0, np.cumsum(alone))[graphs.node_offset])
+    say(
+        f"{n_kept + len(dropped)} structures read, {len(dropped)} dropped, {len(ids)} of the {n_kept} others taken, from {where}; "
+        f"{len(graphs.number)} atoms, {isolated.sum()} of them without a neighbour within {CUTOFF:g} angstrom, "
+        f"{len(graphs.first)} pairs of neighbours; {seconds:.0f} s ({len(ids) / seconds:.0f} structures per second)"
+    )
+    save_graphs(graphs, graphs_path)
+    write_csv(
+        pd.DataFrame({"id": ids, "atoms": np.diff(graphs.node_offset), "pairs": n_pairs, "isolated": isolated}), table_path
+    )
+
+
+if __name__ == "__main__":
+    with job(snakemake) as say:
+        connect_structures(
+            path=str(snakemake.input.structures) if snakemake.input.get("structures") else None,
+            embedded=snakemake.params.embedded,
+            sample=snakemake.params.sample,
+            expected_hash=snakemake.params.sha256,
+            unknown_elements=snakemake.params.unknown_elements,
+            graphs_path=snakemake.output.graphs,
+            table_path=snakemake.output.table,
+            say=say,
+        )

@@ -1,0 +1,47 @@
+"""Linear probe of density and volume on the frozen encoder of crystals, after every epoch of pretraining.
+
+New et al. 2024 draw 4,096 structures from the validation part of the corpus and fit a ridge regression on 80 % of them.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from matpretrain.files import DataError, write_csv
+from matpretrain.graphs import densities, open_graphs, volumes
+from matpretrain.jobs import job
+from matpretrain.megnet import CrystalInputs
+from matpretrain.probes import ridge
+from matpretrain.splits import hold_out
+from matpretrain.weights import embed, load_encoder, load_weights
+
+STRUCTURES, TRAIN, LEAST = 4096, 0.8, 10
+
+
+def r2(features, target):
+    """R2 on the last fifth of the rows of a ridge regression fitted on the others."""
+    n_train = round(TRAIN * len(target))
+    model = ridge().fit(features[:n_train], target[:n_train])
+    return model.score(features[n_train:], target[n_train:])
+
+
+if __name__ == "__main__":
+    with job(snakemake) as say:
+        p = snakemake.params
+        encoder, _ = load_encoder(Path(snakemake.input.record).parent)
+        inputs = CrystalInputs.read(snakemake.input.graphs)
+        rows = hold_out(len(inputs), p.validation_fraction, p.seed)[1][:STRUCTURES]
+        if len(rows) < LEAST:
+            raise DataError(f"{snakemake.input.graphs}: {len(rows)} validation structures are too few for a probe")
+        graphs = open_graphs(snakemake.input.graphs)
+        targets = {"density": np.log(densities(graphs))[rows], "volume": np.log(volumes(graphs))[rows]}
+        table = []
+        for path in sorted(Path(snakemake.input.epochs).glob("*.safetensors")):
+            load_weights(encoder, path)
+            features = embed(encoder, inputs, torch.as_tensor(rows))
+            row = {"epoch": int(path.stem), "structures": len(rows)}
+            table.append(row | {f"r2_log_{name}": r2(features, target) for name, target in targets.items()})
+            say("epoch {epoch}: R2 of log density {r2_log_density:.3f}, of log volume {r2_log_volume:.3f}".format(**table[-1]))
+        write_csv(pd.DataFrame(table), snakemake.output[0])
