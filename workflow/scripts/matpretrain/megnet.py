@@ -1,9 +1,9 @@
 """MEGNet (Chen et al., Chem. Mater. 31, 3564 (2019)): matgl's own layers on packed batches of crystals.
 
 The sizes are those of New, Le, Pekala and Stiles (2024), tables 2 to 5: "small" is the paper's network from scratch,
-"large" the one it pretrains. The layers, their initial values and the Gaussian expansion (exp(-d^2 / 2) on 100 centres
-from 0 to cutoff + 1 angstrom) are matgl's; tests compare the output with that of its model. The layers are those of PyG, or of DGL where MATGL_BACKEND
-says so before this module is loaded (configuration key structure_backend).
+"large" the one it pretrains. The layers, their initial values and the Gaussian expansion (exp(-d^2 / 2) around 100 centres
+from 0 to cutoff + 1 angstrom) are matgl's; tests compare the output with that of its model. They are the layers of PyG, or
+of DGL where MATGL_BACKEND says so before this module is loaded (configuration key structure_backend).
 """
 
 import torch
