@@ -1,6 +1,7 @@
 """Linear probe of density and volume on the frozen encoder of crystals, after every epoch of pretraining.
 
-New et al. 2024 draw 4,096 structures from the validation part of the corpus and fit a ridge regression on 80 % of them.
+New et al. 2024 draw 4,096 structures from the validation part of the corpus and fit a ridge regression on 80 % of them. They
+do not say whether the volume is that of the cell, on which a mean over atoms says nothing, or that per atom: both are here.
 """
 
 from pathlib import Path
@@ -36,12 +37,18 @@ if __name__ == "__main__":
         if len(rows) < LEAST:
             raise DataError(f"{snakemake.input.graphs}: {len(rows)} validation structures are too few for a probe")
         graphs = open_graphs(snakemake.input.graphs)
-        targets = {"density": np.log(densities(graphs))[rows], "volume": np.log(volumes(graphs))[rows]}
+        volume = volumes(graphs)
+        quantities = {
+            "density": densities(graphs),
+            "volume_per_atom": volume / np.diff(graphs.node_offset),
+            "volume": volume,
+        }
+        targets = {name: np.log(values[rows]) for name, values in quantities.items()}
         table = []
         for path in sorted(Path(snakemake.input.epochs).glob("*.safetensors")):
             load_weights(encoder, path)
             features = embed(encoder, inputs, torch.as_tensor(rows))
             row = {"epoch": int(path.stem), "structures": len(rows)}
             table.append(row | {f"r2_log_{name}": r2(features, target) for name, target in targets.items()})
-            say("epoch {epoch}: R2 of log density {r2_log_density:.3f}, of log volume {r2_log_volume:.3f}".format(**table[-1]))
+            say(f"epoch {row['epoch']}: " + ", ".join(f"{k} {v:.3f}" for k, v in table[-1].items() if k.startswith("r2")))
         write_csv(pd.DataFrame(table), snakemake.output[0])
