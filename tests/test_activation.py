@@ -42,3 +42,26 @@ def test_any_shape_layout_and_dtype(form):
     numbers = torch.randn(3, 2, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(form, numbers)
     assert np.isnan(form(torch.tensor([float("nan")])).item())
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_sum_of_shares_and_activation_have_the_values_and_gradients_of_the_plain_form(threads):
+    torch.manual_seed(0)
+    sender, receiver = torch.randint(40, (2, 301))
+    tensors = [torch.randn(n, 7) for n in (301, 40, 40)]
+    weight = torch.randn(301, 7)
+    results = []
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for double in (False, True):  # float64 takes torch's operations
+            leaves = [(t.double() if double else t.clone()).requires_grad_() for t in tensors]
+            value = activation.edge_activation(*leaves, sender, receiver)
+            (value * weight).sum().backward()
+            results.append([value.detach().double(), *(leaf.grad.double() for leaf in leaves)])
+    finally:
+        torch.set_num_threads(before)
+    for fused, plain in zip(*results, strict=True):
+        assert torch.allclose(fused, plain, atol=2e-5)
+    empty = activation.edge_activation(torch.zeros(0, 7), *tensors[1:], sender[:0], receiver[:0])
+    assert empty.shape == (0, 7)

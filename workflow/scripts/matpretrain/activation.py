@@ -1,4 +1,4 @@
-"""The shifted softplus of MEGNet, in one pass over the memory."""
+"""The shifted softplus of MEGNet, alone and with the sum before it, in one pass over the memory."""
 
 import math
 
@@ -27,9 +27,27 @@ class ShiftedSoftplus(nn.Module):
 
     def forward(self, x):
         """Any shape -> the same shape."""
-        if numba is not None and x.device.type == "cpu" and x.dtype == torch.float32:
+        if fuses(x):
             return _Fused.apply(x)
         return F.softplus(x).sub(LOG2)
+
+
+def edge_activation(edge, first, second, sender, receiver):
+    """ShiftedSoftplus of edge + first[sender] + second[receiver].
+
+    Args:
+        edge: [E, n] share of the edges.
+        first, second: [N, n] shares of the nodes.
+        sender, receiver: [E] int64.
+    """
+    if fuses(edge):
+        return _FusedEdge.apply(edge, first, second, sender, receiver)
+    return ShiftedSoftplus()(edge + first[sender] + second[receiver])
+
+
+def fuses(x):
+    """Whether the compiled loops apply to a tensor."""
+    return numba is not None and x.device.type == "cpu" and x.dtype == torch.float32
 
 
 if numba is not None:
@@ -62,6 +80,55 @@ if numba is not None:
             inverse = _ONE / (_ONE + e)
             slope[i] = inverse if a >= 0 else e * inverse
 
+    @numba.njit(cache=True, nogil=True)
+    def _sum_of_shares(begin, end, share, edge, first, second, sender, receiver, total):
+        """total = edge + first[sender] + second[receiver] for the edges begin:end."""
+        for e in range(begin, end):
+            of_edge, out = edge[e], total[e]
+            a, b = first[sender[e]], second[receiver[e]]
+            for k in range(len(out)):
+                out[k] = of_edge[k] + a[k] + b[k]
+
+    @numba.njit(cache=True, nogil=True)
+    def _backward(begin, end, share, gradient, slope, sender, receiver, d_edge, d_first, d_second):
+        """d_edge = gradient * slope of the edges begin:end, and its sums over senders and receivers."""
+        for e in range(begin, end):
+            g, s, out = gradient[e], slope[e], d_edge[e]
+            a, b = d_first[share, sender[e]], d_second[share, receiver[e]]
+            for k in range(len(out)):
+                d = g[k] * s[k]
+                out[k] = d
+                a[k] += d
+            for k in range(len(out)):
+                b[k] += out[k]
+
+
+def _shares(n):
+    return np.linspace(0, n, torch.get_num_threads() + 1).astype(np.int64)
+
+
+class _FusedEdge(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, edge, first, second, sender, receiver):
+        arrays = [tensor.detach().contiguous().numpy() for tensor in (edge, first, second, sender, receiver)]
+        total, value, slope = (edge.new_empty(edge.shape) for _ in range(3))
+        in_shares(_sum_of_shares, _shares(len(edge)), *arrays, total.numpy())
+        in_shares(_softplus, _shares(edge.numel()), *(tensor.view(-1).numpy() for tensor in (total, value, slope)))
+        ctx.save_for_backward(slope, sender, receiver)
+        ctx.n_nodes = len(first), len(second)
+        return value
+
+    @staticmethod
+    def backward(ctx, gradient):
+        slope, sender, receiver = ctx.saved_tensors
+        gradient = gradient.contiguous()
+        bounds = _shares(len(gradient))
+        d_edge = torch.empty_like(gradient)
+        d_first, d_second = (gradient.new_zeros(len(bounds) - 1, n, gradient.shape[1]) for n in ctx.n_nodes)
+        arrays = (t.numpy() for t in (gradient, slope, sender.contiguous(), receiver.contiguous(), d_edge, d_first, d_second))
+        in_shares(_backward, bounds, *arrays)
+        return d_edge, d_first.sum(0), d_second.sum(0), None, None
+
 
 class _Fused(torch.autograd.Function):
     @staticmethod
@@ -69,8 +136,7 @@ class _Fused(torch.autograd.Function):
         x = x.contiguous()
         value, slope = torch.empty_like(x), torch.empty_like(x)
         arrays = (tensor.view(-1).numpy() for tensor in (x.detach(), value, slope))
-        bounds = np.linspace(0, x.numel(), torch.get_num_threads() + 1).astype(np.int64)
-        in_shares(_softplus, bounds, *arrays)
+        in_shares(_softplus, _shares(x.numel()), *arrays)
         ctx.save_for_backward(slope)
         return value
 

@@ -14,7 +14,7 @@ from matgl.utils.maths import scatter_mean
 from torch import nn
 from torch.nn import functional as F
 
-from matpretrain.activation import ShiftedSoftplus
+from matpretrain.activation import ShiftedSoftplus, edge_activation
 from matpretrain.files import DataError
 from matpretrain.graphs import CUTOFF, KNOWN, open_graphs
 
@@ -150,12 +150,11 @@ def convolve(conv, batch, edge, node, state):
     of nodes and states are taken once per node instead of once per edge: a quarter of the products, and the
     concatenation of four vectors per edge is never stored.
     """
-    first, *rest = conv.edge_func.layers
+    first, _, *rest = conv.edge_func.layers
     of_sender, of_receiver, of_edge, of_state = first.weight.chunk(4, 1)
     sender, receiver = batch.edge
     fixed = F.linear(node, of_sender, first.bias) + F.linear(state, of_state)[batch.node_row]
-    hidden = torch.addmm(fixed.index_select(0, sender), edge, of_edge.T)
-    hidden = hidden.add_(F.linear(node, of_receiver).index_select(0, receiver))
+    hidden = edge_activation(F.linear(edge, of_edge), fixed, F.linear(node, of_receiver), sender, receiver)
     for layer in rest:
         hidden = layer(hidden)
     received = scatter_mean(hidden, sender, dim_size=len(node), dim=0)
