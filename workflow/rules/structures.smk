@@ -1,7 +1,8 @@
 """Crystal structures -> graphs for MEGNet; -> neighbour lists -> embeddings of a pretrained teacher.
 
 Needs: the structures of a corpus (.jsonl.gz or a folder of CIF files) and, for embeddings, the weights of a CGCNN encoder
-Makes: results/structures/{corpus}/graphs.safetensors and graphs.csv; results/structures/atoms.npy; results/structures/{corpus}/graphs.npz, compositions.npz (same order) and
+Makes: results/structures/{corpus}/graphs.safetensors and graphs.csv; results/structures/atoms.npy;
+results/structures/{corpus}/graphs.npz, compositions.npz (same order) and
 embeddings.npz (id, embedding); of corpora with embeddings: results/data/{corpus}/compositions.npz, counts.csv and
 results/features/{corpus}/structure.npy, the target of MML
 """

@@ -235,6 +235,7 @@ class MEGNet(nn.Module):
         fuse_activations(self)
 
     def forward(self, batch):
+        """Batch of B crystals -> [B, n_outputs]."""
         node, edge, state = self.encoder.states(batch)
         if BACKEND == "DGL":
             graph, order = batch.dgl_graph()

@@ -156,7 +156,6 @@ PRETEXT = {  # name -> module
     "structure": Regression,
     "denoising": Denoising,
 }
-WITHOUT_TARGET = ("barlow_twins", "denoising")
 
 
 class Pretext(nn.Module):
