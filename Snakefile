@@ -1,6 +1,6 @@
 """matpretrain: what is pretraining worth for predicting materials properties?
 
-Table of contents, in order of execution. Targets: all (default), tables, figures, matbench, maps, subsets, reproduction.
+Table of contents, in order of execution. Targets: all (default), tables, figures, matbench, maps, subsets, crystals, reproduction.
 """
 
 from snakemake.utils import min_version

@@ -84,7 +84,7 @@ def test_schema_is_closed_and_describes_every_key():
 def test_every_key_of_the_configuration_is_in_its_reference():
     text = (PROJECT / "config/README.md").read_text()
     config = load("config/config.yaml")
-    keys = [*config, *config["benchmark"], *config["maps"], *config["subsets"], *config["recipe"]]
+    keys = [*config, *config["benchmark"], *config["maps"], *config["subsets"]["huang2024"], *config["recipe"]]
     schema = load("workflow/schemas/config.schema.yaml")["properties"]
     keys += schema["datasets"]["additionalProperties"]["properties"]
     for registry in ("models", "corpora", "pretraining", "predict"):
@@ -126,16 +126,28 @@ def test_networks_tasks_and_corpora_that_do_not_fit_are_refused(changes, line, s
 def test_jobs_inherit_the_backend_and_sleeping_threads(shipped, monkeypatch):
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     monkeypatch.delenv("MATGL_BACKEND", raising=False)
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
     set_environment(shipped | {"structure_backend": "dgl"})
     assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE" and os.environ["MATGL_BACKEND"] == "dgl"
+    assert "mmap_max=0" in os.environ["GLIBC_TUNABLES"]
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.check=0")
     set_environment(shipped)
     assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE" and os.environ["MATGL_BACKEND"] == "pyg"
+    assert os.environ["GLIBC_TUNABLES"] == "glibc.malloc.check=0"
 
 
-def test_a_network_of_structures_is_not_trained_on_a_dataset(shipped):
-    shipped["models"] = shipped["models"] | {"megnet": {"encoder": "megnet", "label": "MEGNet"}}
-    with pytest.raises(DataError, match="config key models.megnet.encoder: megnet can be pretrained, but not yet"):
+def test_networks_of_structures_meet_datasets_with_structures_only(shipped):
+    shipped["subsets"] = {
+        "mine": {"datasets": ["matbench_steels"], "sizes": [100], "models": ["megnet"], "reference": "megnet"}
+    }
+    with pytest.raises(DataError, match="config key subsets.mine: megnet reads structures, which matbench_steels has none of"):
+        check(shipped, PROJECT)
+    shipped["subsets"]["mine"]["models"] = ["roost"]
+    check(shipped, PROJECT)
+    entry = {"csv": str(PROJECT / "README.md"), "target": "gap", "unit": "eV", "structures": "absent"}
+    shipped["datasets"] = shipped["datasets"] | {"mine": entry}
+    with pytest.raises(DataError, match="config key datasets.mine.structures: absent: no such file or folder"):
         check(shipped, PROJECT)
 
 

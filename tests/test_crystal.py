@@ -127,7 +127,8 @@ def test_files_and_folders_give_the_same_structures(tmp_path, prototypes):
 
 
 def test_compositions_are_those_of_the_structures(prototypes):
-    ours = crystal.compositions_of(crystal.pack(unpack(prototypes)))
+    packed = crystal.pack(unpack(prototypes))
+    ours = crystal.compositions_of(packed.number, packed.offset)
     theirs, problems = parse_formulas([s.composition.formula.replace(" ", "") for _, s in prototypes])
     assert not problems and formula_keys(ours) == formula_keys(theirs)
     assert ours.amount.sum() == sum(len(s) for _, s in prototypes)

@@ -206,7 +206,7 @@ def test_download_retries_checks_the_hash_and_reads_structures(tmp_path, monkeyp
     path = tmp_path / "tiny.json.gz"
     sources.download("tiny", path)
     assert len(served) == 3 and os.listdir(tmp_path) == ["tiny.json.gz"]
-    table = sources.read_matbench("matbench_tiny", path, "gap pbe")
+    table = sources.read_download("matbench_tiny", path, "gap pbe")
     assert table["id"].tolist() == ["mb-tiny-1", "mb-tiny-2"] and table["target"].tolist() == [5.0, 0.0]
     parsed = encode(table, path, KNOWN)[1]
     assert parsed.count.tolist() == [2, 2] and sorted(parsed.amount[2:]) == [0.5, 1.5]
@@ -231,7 +231,7 @@ def test_another_file_in_place_of_matbench_is_refused(tmp_path):
     path = tmp_path / "x.json.gz"
     path.write_bytes(gzip.compress(b"{}"))
     with pytest.raises(DataError, match="not the matminer file"):
-        sources.read_matbench("matbench_x", path, "gap")
+        sources.read_download("matbench_x", path, "gap")
 
 
 @pytest.mark.parametrize("task", TASKS)

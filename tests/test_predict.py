@@ -47,12 +47,22 @@ def train(folder, loss="robust_l1", seeds=(0, 1), threads=1):
     rows = []
     for seed in seeds:
         training = Training(
-            table, compositions, VECTORS, "roost", None, loss, Recipe(**recipe), 0.1, train_rows=None, seed=seed, device="cpu"
+            table,
+            compositions,
+            "roost",
+            {"element_vectors": VECTORS},
+            None,
+            loss,
+            Recipe(**recipe),
+            0.1,
+            size=None,
+            seed=seed,
+            device="cpu",
         )
         predictions, _, kept = finetune(training, threads, quiet)
         record = {"encoder": "roost", "n_outputs": 2 if loss == "robust_l1" else 1, "loss": loss, "recipe": recipe}
         record |= {"dataset": "mine", "model": "roost", "seed": seed, "unit": "microvolt/K"}
-        save_members(kept, VECTORS, compositions, record, folder / f"seed{seed}")
+        save_members(kept, {"element_vectors": VECTORS}, compositions, record, folder / f"seed{seed}")
         rows.append(predictions)
     return table, pd.concat(rows)
 

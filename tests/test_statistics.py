@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,6 +10,7 @@ from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 from matpretrain import statistics
 from matpretrain.data import read_table
 from matpretrain.splits import outer_folds
+from matpretrain.statistics import compare_nested, sign_flip
 
 
 def predictions(n_seeds=2, n_folds=5, rows=20, seed=0):
@@ -126,3 +129,53 @@ def test_the_mean_predictor_equals_the_matbench_dummy(mirror, task):
     expected = published.loc[(f"matbench_{task}", "dummy")]
     assert summary["mae_mean"] == pytest.approx(expected["mean"], abs=5e-5)
     assert summary["mae_std"] == pytest.approx(expected["std_population"], abs=5e-5)
+
+
+def nested_scores(ratios, sizes=("10%", "20%")):
+    """Scores of models a and b; the MAE of b in (dataset, fold) is that of a times its ratio, at every size."""
+    rows = []
+    for (dataset, folds), (place, size) in itertools.product(ratios.items(), enumerate(sizes)):
+        for fold, ratio in enumerate(folds):
+            mae = 2.0 / (1 + place) + 0.1 * fold
+            common = {"dataset": dataset, "size": size, "fold": fold, "seed": 0, "n": 30, "train_rows": 10 * (place + 1)}
+            rows += [{**common, "model": "a", "mae": mae}, {**common, "model": "b", "mae": mae * ratio}]
+    return pd.DataFrame(rows)
+
+
+def test_nested_comparison_by_hand():
+    ratios = {"first": [0.9, 0.8, 0.95], "second": [0.7, 0.9, 0.8], "third": [1.1, 1.05, 1.2]}
+    table = compare_nested(nested_scores(ratios), "b", "a").set_index("dataset")
+    logs = {name: np.log(values) for name, values in ratios.items()}
+    assert table["cells"].tolist() == [2, 2, 2, 6] and table["wins"].tolist() == [2, 2, 0, 4]
+    for name, values in logs.items():
+        assert table.loc[name, "change"] == pytest.approx(100 * (np.exp(values.mean()) - 1))
+        t = values.mean() / np.sqrt((1 / 3 + 30 / 15) * values.var(ddof=1))  # 30 test rows, 15 training rows on average
+        assert table.loc[name, "t"] == pytest.approx(t) and table.loc[name, "p"] == pytest.approx(2 * stats.t.sf(abs(t), 2))
+    means = [values.mean() for values in logs.values()]
+    expected = stats.ttest_1samp(means, 0)
+    assert (table.loc["all", "t"], table.loc["all", "p"]) == pytest.approx((expected.statistic, expected.pvalue))
+    assert table.loc["all", "p_cells"] == pytest.approx(stats.binomtest(4, 6).pvalue)
+    assert table["p_flip"].notna().tolist() == [False, False, False, True]
+
+
+def test_more_sizes_of_the_same_folds_are_no_more_evidence():
+    ratios = {"first": [0.9, 0.8, 0.95], "second": [0.7, 0.9, 0.8]}
+    few, many = (
+        compare_nested(nested_scores(ratios, [f"{10 * k}%" for k in range(1, n)]), "b", "a").set_index("dataset")
+        for n in (3, 8)
+    )
+    assert many.loc["all", "p"] == pytest.approx(few.loc["all", "p"]) and many.loc["all", "p_flip"] == few.loc["all", "p_flip"]
+    assert many.loc["all", "p_cells"] < few.loc["all", "p_cells"]  # the naive test takes them for evidence
+
+
+def test_a_dataset_that_one_model_lacks_does_not_count():
+    scores = nested_scores({"first": [0.9, 0.8], "second": [0.9, 0.9]})
+    scores = scores[(scores["model"] == "a") | (scores["dataset"] == "first")]
+    assert compare_nested(scores, "b", "a")["dataset"].tolist() == ["first", "all"]
+
+
+def test_sign_flips_are_counted_exactly():
+    values = [0.3, 0.1, -0.05]
+    sums = [abs(np.dot(signs, values)) for signs in itertools.product((1, -1), repeat=3)]
+    assert sign_flip(values) == pytest.approx(np.mean(np.array(sums) >= abs(sum(values)) - 1e-12))
+    assert sign_flip([1, 1, 1]) == 0.25 and np.isnan(sign_flip([]))

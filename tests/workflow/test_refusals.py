@@ -50,7 +50,7 @@ def test_bad_rows_end_with_one_line_and_leave_earlier_results(checkout, edit, wo
         ({"recipe": {"learning_rate": "1e-3"}}, ["recipe.learning_rate", "write 1.0e-3"]),
         (
             {"datasets": {"mine": {"target": "x", "unit": "eV"}}},
-            ["datasets.mine", "exactly one of matbench or csv or embedded"],
+            ["datasets.mine", "exactly one of matbench or matminer or csv or embedded"],
         ),
         ({"models": {"net": {"encoder": "net", "label": "Net"}}}, ["models.net.encoder", "net.py"]),
         ({"device": "gpu"}, ["device", "'gpu'"]),
@@ -67,8 +67,9 @@ def test_bad_rows_end_with_one_line_and_leave_earlier_results(checkout, edit, wo
         ({"predict": {"new": NEW | {"id": "key"}}}, ["predict.new", "'id'"]),
         ({"predict": {"new": {"csv": "mine.csv", "model": "roost"}}}, ["predict.new", "'dataset'"]),
         ({"maps": {"pretraining": ["sll"]}}, ["maps.pretraining", "'sll'", "untrained"]),
-        ({"subsets": {"sizes": [500, 600]}}, ["subsets.sizes", "matbench_log_gvrh-600", "train_rows: 600"]),
-        ({"benchmark": {"datasets": ["matbench_log_gvrh-500"]}}, ["benchmark.datasets", "'matbench_log_gvrh-500'", "subset"]),
+        ({"subsets": {"huang2024": {"sizes": ["110%"]}}}, ["subsets.huang2024.sizes", "110%"]),
+        ({"subsets": {"huang2024": {"reference": "rost"}}}, ["subsets.huang2024.models", "'rost'"]),
+        ({"benchmark": {"models": ["megnet"]}}, ["benchmark", "megnet reads structures, which matbench_steels has none of"]),
     ],
 )
 def test_bad_configuration_names_the_key(checkout, changes, words):

@@ -128,22 +128,26 @@ def test_an_encoder_of_crystals_is_pretrained_by_the_same_rule(checkout):
     from matpretrain.megnet import Inputs
     from matpretrain.weights import embed, load_encoder
 
-    small = {"pretraining": {"cdssl-aflow": {"arguments": {"size": "small"}, "recipe": {"epochs": 3, "batch_size": 4}}}}
-    small |= {"corpora": {"aflow_prototypes": {"sample": 40}}, "pretraining_validation": 0.3}
+    small = {"pretraining": {"cdssl-aflow": {"arguments": {"size": "small"}, "recipe": {"epochs": 2, "batch_size": 16}}}}
+    small |= {"corpora": {"aflow_prototypes": {"sample": 170}}, "pretraining_validation": 0.3}
     (checkout.folder / "my.yaml").write_text(yaml.safe_dump(small))
-    done = checkout.snakemake("--configfile", "my.yaml", "--", "results/probes/crystals/cdssl-aflow.csv")
+    made = ["results/probes/crystals/cdssl-aflow.csv"]
+    made += [f"results/figures/{kind}/cdssl-aflow.png" for kind in ("pretraining", "crystals")]
+    done = checkout.snakemake("--configfile", "my.yaml", "--", *made)
     assert done.returncode == 0, done.text
-    probe = read_csv(checkout.folder / "results/probes/crystals/cdssl-aflow.csv")
-    assert probe["epoch"].tolist() == [0, 1, 2, 3] and set(probe["structures"]) == {12}
+    probe = read_csv(checkout.folder / made[0])
+    assert probe["epoch"].tolist() == [0, 1, 2] and set(probe["structures"]) == {51}
     assert (probe[["r2_log_density", "r2_log_volume_per_atom", "r2_log_volume"]] <= 1).all(axis=None)
-    assert "288 structures read, 4 dropped, 40 of the 284 others taken" in done.text
+    assert "288 structures read, 4 dropped, 170 of the 284 others taken" in done.text
+    assert all((checkout.folder / path).stat().st_size > 5000 for path in made[1:])
     history = read_csv(checkout.folder / "results/pretrain/cdssl-aflow/history.csv")
-    assert history["epoch"].tolist() == [1, 2, 3] and (history["gradient_norm"] > 0).all()
+    assert history["epoch"].tolist() == [1, 2] and (history["gradient_norm"] > 0).all()
     assert history["loss"].iloc[-1] < history["loss"].iloc[0] and history["denoising_mae"].between(0, 2).all()
+    assert history["denoising_training_mae"].between(0, 2).all()
     encoder, record = load_encoder(checkout.folder / "results/pretrain/cdssl-aflow")
     assert record["arguments"] == {"size": "small"} and "element_vectors" not in record
     graphs = open_graphs(checkout.folder / "results/structures/aflow_prototypes/graphs.safetensors", "cpu")
-    assert embed(encoder, Inputs(graphs)).shape == (40, 96)
+    assert embed(encoder, Inputs(graphs)).shape == (170, 96)
 
 
 def test_validation_rows_are_never_test_rows(finished):
@@ -256,26 +260,45 @@ def test_formulas_are_predicted_by_all_seeds_of_a_network(finished):
     assert done.returncode == 1 and "MissingRuleException" in done.text
 
 
-def test_subsets_of_a_csv_give_a_table_and_a_figure(checkout):
+def test_subsets_of_a_csv_give_tables_and_a_figure(checkout):
     write_csv_of_60(checkout.folder)
-    entry = {"csv": "mine.csv", "target": "energy", "unit": "eV/atom"}
+    study = {"datasets": ["mine"], "sizes": [20, "60%"], "models": ["dummy", "rf-onehot"], "reference": "dummy"}
     arguments = write_config(
-        checkout.folder,
-        datasets={"mine": entry, "mine-20": {**entry, "train_rows": 20}},
-        benchmark={"datasets": ["mine"], "models": ["dummy"]},
-        subsets={"datasets": ["mine"], "sizes": [20], "models": ["dummy"]},
+        checkout.folder, benchmark={"datasets": ["mine"], "models": ["dummy", "rf-onehot"]}, subsets={"own": study}
     )
-    done = checkout.snakemake(*arguments, "--", "subsets")
+    tables = [f"results/tables/own_{name}.csv" for name in ("subsets", "wins", "scores")]
+    done = checkout.snakemake(*arguments, "--", *tables, "results/figures/subsets/own.png")
     assert done.returncode == 0, done.text
-    table = read_csv(checkout.folder / "results/tables/huang2024_subsets.csv", dtype={"size": str})
-    assert table["size"].tolist() == ["20", "full"] and table["train_rows"].tolist() == [20, 48]
-    assert (checkout.folder / "results/figures/subsets_mine.png").stat().st_size > 5000
-    tables = [(checkout.folder / f"results/data/{name}/table.csv").read_bytes() for name in ("mine", "mine-20")]
-    assert tables[0] == tables[1]
-    entry_too_large = {**entry, "train_rows": 49}
-    arguments = write_config(checkout.folder, datasets={"mine": entry, "mine-49": entry_too_large})
-    done = checkout.snakemake(*arguments, "--", "results/finetune/mine-49/dummy/predictions.csv")
-    assert done.returncode == 1 and "train_rows is 49, but fold 0 has only 48" in error_line(done)
+    errors, wins, scores = (read_csv(checkout.folder / path, dtype={"size": str}) for path in tables)
+    dummy = errors[errors["model"] == "dummy"]
+    assert dummy["size"].tolist() == ["20", "60%", "full"] and dummy["train_rows"].tolist() == [20, 36, 48]
+    assert wins["dataset"].tolist() == ["mine", "all"] and wins["cells"].tolist() == [3, 3] and len(scores) == 2 * 3 * 5
+    assert (checkout.folder / "results/figures/subsets/own.png").stat().st_size > 5000
+    assert not (checkout.folder / "results/data/mine@20").exists()  # subsets share the data of the whole
+    done = checkout.snakemake(*arguments, "--", "results/finetune/mine@49/dummy/predictions.csv")
+    assert done.returncode == 1 and "a subset of 49 has 49 rows, but fold 0 has only 48" in error_line(done)
+
+
+def test_a_network_of_structures_is_finetuned_from_its_pretraining(checkout):
+    small, fast = {"arguments": {"size": "small"}}, {"epochs": 2, "batch_size": 32}
+    study = {"datasets": ["aflow_density"], "sizes": ["20%"], "models": ["megnet-small", "megnet-cdssl-aflow"]}
+    config = {"pretraining": {"cdssl-aflow": small | {"recipe": fast}}, "models": {"megnet-cdssl-aflow": small}}
+    config |= {"corpora": {"aflow_prototypes": {"sample": 40}}, "encoder_recipes": {"megnet": fast}}
+    config |= {"subsets": {"own": study | {"reference": "megnet-small"}}, "benchmark": {"seeds": [0]}}
+    (checkout.folder / "my.yaml").write_text(yaml.safe_dump(config))
+    target = "results/tables/own_subsets.csv"
+    done = checkout.snakemake("--configfile", "my.yaml", "--", target)
+    assert done.returncode == 0, done.text
+    assert "loaded all" in done.text and "encoder.safetensors" in done.text
+    table = read_csv(checkout.folder / target)
+    assert table["train_rows"].tolist()[:2] == [57, 57] and table["structures"].tolist()[:2] == ["as published"] * 2
+    record = checkout.folder / "results/finetune/aflow_density@20pct/megnet-small/seed0/provenance.json"
+    assert '"loss": "mse"' in record.read_text() and '"epochs": 2' in record.read_text()
+    models = {"megnet-cdssl-aflow": {"arguments": {"size": "large"}}}
+    (checkout.folder / "my.yaml").write_text(yaml.safe_dump(config | {"models": models}))
+    done = checkout.snakemake("--configfile", "my.yaml", "--", target)
+    assert done.returncode == 1 and "has another shape of" in error_line(done)
+    assert read_csv(checkout.folder / target).equals(table)
 
 
 def test_maps_need_the_frozen_encoders_only(checkout):

@@ -38,8 +38,24 @@ def pretraining_of(model):
 def scratch_of(model):
     """The network of the benchmark with the same encoder and no pretraining; None without one."""
     encoder = config["models"][model]["encoder"]
-    same = [m for m in TRAINED if config["models"][m]["encoder"] == encoder]
+    same = [
+        m
+        for m in TRAINED
+        if config["models"][m]["encoder"] == encoder
+        and arguments_of(m) == arguments_of(model)
+    ]
     return next((m for m in same if not pretraining_of(m)), None)
+
+
+def arguments_of(model):
+    """Further arguments of a network, as the registry gives them."""
+    return config["models"][model].get("arguments", {})
+
+
+def recipe_of(model):
+    """How a network is trained: the recipe, with the keys that differ for its encoder."""
+    encoder = config["models"][model]["encoder"]
+    return config["recipe"] | config["encoder_recipes"].get(encoder, {})
 
 
 PRETRAINED = [m for m in TRAINED if pretraining_of(m)]
@@ -59,25 +75,35 @@ LABELS = {d: config["datasets"][d].get("label", d) for d in DATASETS} | {
 UNITS = {d: config["datasets"][d]["unit"] for d in DATASETS}
 
 
-RECIPE = {k: v for k, v in config["recipe"].items() if k != "loss"}
+def names_or_none(names):
+    """A pattern that matches these names, or nothing where there are none."""
+    return "|".join(map(re.escape, names)) or "(?!)"
 
 
 wildcard_constraints:
-    dataset="|".join(map(re.escape, config["datasets"])),
-    corpus="|".join(map(re.escape, config["corpora"])),
-    table="|".join(map(re.escape, [*config["datasets"], *config["corpora"]])),
-    pretraining="|".join(map(re.escape, config["pretraining"])),
-    model="|".join(map(re.escape, config["models"])),
-    prediction="|".join(map(re.escape, config["predict"])) or "(?!)",  # matches nothing
+    dataset=names_or_none(config["datasets"]),
+    corpus=names_or_none(config["corpora"]),
+    table=names_or_none([*config["datasets"], *config["corpora"]]),
+    pretraining=names_or_none(config["pretraining"]),
+    model=names_or_none(config["models"]),
+    prediction=names_or_none(config["predict"]),
     seed=r"\d+",
+    subset=r"(@\d+(pct)?)?",
+    study=names_or_none(config["subsets"]),
 
 
 def source_kind(dataset):
     """Where a dataset comes from: embedded, csv, mirror or download."""
     entry = config["datasets"][dataset]
-    if "matbench" not in entry:
+    if not matminer_name(dataset):
         return "csv" if "csv" in entry else "embedded"
     return "mirror" if config["mirror"] else "download"
+
+
+def matminer_name(dataset):
+    """Name of a dataset that matminer downloads; None for others."""
+    entry = config["datasets"][dataset]
+    return entry.get("matbench", entry.get("matminer"))
 
 
 def raw_file(wildcards):
@@ -87,16 +113,20 @@ def raw_file(wildcards):
     if kind == "csv":
         return {"raw": entry["csv"]}
     if kind == "mirror":
-        name = entry.get("mirror_file", f"tables/{entry['matbench']}.csv.gz")
+        name = entry.get(
+            "mirror_file", f"tables/{matminer_name(wildcards.dataset)}.csv.gz"
+        )
         return {"raw": f"{config['mirror']}/{name}"}
     if kind == "download":
-        return {"raw": f"resources/downloads/{entry['matbench']}.json.gz"}
+        return {
+            "raw": f"resources/downloads/{matminer_name(wildcards.dataset)}.json.gz"
+        }
     return {}
 
 
 def data_keys(dataset):
     """Registry keys of a dataset that decide its rows and folds; a new label must not train anything again."""
-    words = ("label", "property", "unit", "licence", "citation", "train_rows")
+    words = ("label", "property", "unit", "licence", "citation", "matched")
     return {k: v for k, v in config["datasets"][dataset].items() if k not in words}
 
 
@@ -113,7 +143,8 @@ def corpus_keys(corpus):
 
 def unknown_elements(corpus):
     """What to do with entries of a corpus that hold an element without a vector: error or drop."""
-    return config["corpora"][corpus].get("unknown_elements", config["unknown_elements"])
+    entry = config["corpora"].get(corpus, {})
+    return entry.get("unknown_elements", config["unknown_elements"])
 
 
 def corpus_hash(corpus):
@@ -134,35 +165,12 @@ def corpus_file(corpus):
     return f"{config['mirror']}/{entry['mirror_file']}"
 
 
-def teacher_file(corpus):
-    """The weights that embed the structures of a corpus: the user's, else those of the mirror."""
-    teacher = config["corpora"][corpus]["teacher"]
-    if Path(teacher).is_file():
-        return teacher
-    if not config["mirror"]:
-        raise WorkflowError(
-            f"config key corpora.{corpus}.teacher: {teacher}: no such file; give the weights of Crystal Twins, or set mirror: DIR"
-        )
-    return f"{config['mirror']}/{teacher}"
-
-
 def corpus_sources(wildcards):
     """What a corpus is made from: the compositions of others, or its own file."""
     names = config["corpora"][wildcards.corpus].get("of")
     if names:
         return [f"results/data/{name}/compositions.npz" for name in names]
     return [corpus_file(wildcards.corpus)]
-
-
-def structure_embeddings(wildcards):
-    """Where the embeddings of a corpus come from: a file with vectors, or a teacher's run over structures."""
-    if config["corpora"][wildcards.corpus]["kind"] == "vectors":
-        return {"vectors": corpus_file(wildcards.corpus)}
-    folder = f"results/structures/{wildcards.corpus}"
-    return {
-        "compositions": f"{folder}/compositions.npz",
-        "embeddings": f"{folder}/embeddings.npz",
-    }
 
 
 def strategy(wildcards):
@@ -193,12 +201,6 @@ def backend(encoder):
     return config["structure_backend"] if reads(encoder) == "graphs" else None
 
 
-def structure_file(wildcards):
-    """{"structures": file} of a corpus, none for embedded structures."""
-    embedded = config["corpora"][wildcards.corpus].get("embedded")
-    return {} if embedded else {"structures": corpus_file(wildcards.corpus)}
-
-
 def task_targets(wildcards):
     """{task: file of its targets} for the tasks of a strategy that predict something of the corpus."""
     entry = strategy(wildcards)
@@ -218,6 +220,20 @@ def state_key(wildcards):
     return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[
         :12
     ]
+
+
+def network_inputs(wildcards):
+    """What a network reads besides table and compositions: graphs of the rows, or element vectors."""
+    entry = config["models"][wildcards.model]
+    if reads(entry["encoder"]) == "graphs":
+        return {"graphs": f"results/structures/{wildcards.dataset}/graphs.safetensors"}
+    elements = elements_of(entry.get("pretraining"))
+    return {"elements": f"results/data/elements/{elements}.npy"}
+
+
+def subset_size(wildcards):
+    """Training rows that a run is cut to: "500", "10%" of all rows, or None for all."""
+    return wildcards.subset[1:].replace("pct", "%") or None
 
 
 def start(wildcards):
@@ -252,9 +268,9 @@ def quantity(dataset):
 
 
 def seeds_of(dataset, model):
-    """Seeds of a model on a dataset: all for a network, the first for a baseline."""
-    benchmark = config["benchmark"]
-    seeds = benchmark["seeds_per_dataset"].get(dataset, benchmark["seeds"])
+    """Seeds of a model on a dataset or a subset of it: all for a network, the first for a baseline."""
+    benchmark, whole = config["benchmark"], dataset.split("@")[0]
+    seeds = benchmark["seeds_per_dataset"].get(whole, benchmark["seeds"])
     return seeds if model in NETWORKS else seeds[:1]
 
 
@@ -283,22 +299,14 @@ def run_files(pattern, models=MODELS):
 
 
 def matbench_tasks(model):
-    """Matbench tasks of the benchmark that a model runs on."""
-    return [d for d, m in runs([model]) if "matbench" in config["datasets"][d]]
-
-
-def subset_runs():
-    """{(dataset, model, size): predictions}; size is "full" for the runs of the benchmark on all training rows."""
-    subsets = config["subsets"]
-    name = "results/finetune/{}/{}/predictions.csv".format
-    found = {}
-    for dataset in subsets["datasets"]:
-        for model in subsets["models"]:
-            for size in sorted(subsets["sizes"]):
-                found[dataset, model, str(size)] = name(f"{dataset}-{size}", model)
-            if (dataset, model) in runs():
-                found[dataset, model, "full"] = name(dataset, model)
-    return found
+    """Matbench tasks of the benchmark, with their official folds, that a model runs on."""
+    own = ("n_folds", "split", "split_seed", "test_fraction", "log10")
+    entries = config["datasets"]
+    return [
+        d
+        for d, m in runs([model])
+        if "matbench" in entries[d] and not any(key in entries[d] for key in own)
+    ]
 
 
 def snapshot_name(path):

@@ -1,7 +1,7 @@
 """Nested cross-validation: one job trains all outer folds of a (dataset, model, seed).
 
-Needs: results/data, results/features
-Makes: results/finetune/{dataset}/{model}/predictions.csv, and per seed predictions, history,
+Needs: results/data, results/features; for networks of structures results/structures
+Makes: results/finetune/{dataset}{subset}/{model}/predictions.csv, and per seed predictions, history,
 provenance, weights of all folds and model.json
 """
 
@@ -9,27 +9,31 @@ provenance, weights of all folds and model.json
 rule finetune:
     input:
         unpack(start),
+        unpack(network_inputs),
         table=rules.prepare_dataset.output.table,
         compositions=rules.prepare_dataset.output.compositions,
-        elements=lambda w: f"results/data/elements/{elements_of(config['models'][w.model].get('pretraining'))}.npy",
     output:
         predictions=update(
-            "results/finetune/{dataset}/{model}/seed{seed}/predictions.csv"
+            "results/finetune/{dataset}{subset}/{model}/seed{seed}/predictions.csv"
         ),
-        history=update("results/finetune/{dataset}/{model}/seed{seed}/history.csv"),
+        history=update(
+            "results/finetune/{dataset}{subset}/{model}/seed{seed}/history.csv"
+        ),
         provenance=update(
-            "results/finetune/{dataset}/{model}/seed{seed}/provenance.json"
+            "results/finetune/{dataset}{subset}/{model}/seed{seed}/provenance.json"
         ),
         weights=update(
-            "results/finetune/{dataset}/{model}/seed{seed}/weights.safetensors"
+            "results/finetune/{dataset}{subset}/{model}/seed{seed}/weights.safetensors"
         ),
-        record=update("results/finetune/{dataset}/{model}/seed{seed}/model.json"),
+        record=update(
+            "results/finetune/{dataset}{subset}/{model}/seed{seed}/model.json"
+        ),
     log:
-        "logs/finetune/{dataset}/{model}/seed{seed}.log",
+        "logs/finetune/{dataset}{subset}/{model}/seed{seed}.log",
     benchmark:
-        "benchmarks/finetune/{dataset}/{model}/seed{seed}.tsv"
+        "benchmarks/finetune/{dataset}{subset}/{model}/seed{seed}.tsv"
     wildcard_constraints:
-        model="|".join(map(re.escape, NETWORKS)),
+        model=names_or_none(NETWORKS),
     conda:
         "../../envs/torch.yaml"
     threads: 4
@@ -39,10 +43,12 @@ rule finetune:
         gpu=1,
     params:
         encoder=lambda w: config["models"][w.model]["encoder"],
-        loss=config["recipe"]["loss"],
-        recipe=RECIPE,
+        arguments=lambda w: arguments_of(w.model),
+        backend=lambda w: backend(config["models"][w.model]["encoder"]),
+        loss=lambda w: recipe_of(w.model)["loss"],
+        recipe=lambda w: {k: v for k, v in recipe_of(w.model).items() if k != "loss"},
         inner_fraction=config["inner_fraction"],
-        train_rows=lambda w: config["datasets"][w.dataset].get("train_rows"),
+        size=subset_size,
         unit=lambda w: config["datasets"][w.dataset]["unit"],
         device=config["device"],
         code=lambda w: fingerprint("finetune", config["models"][w.model]["encoder"]),
@@ -57,17 +63,17 @@ rule fit_baseline:
         compositions=rules.prepare_dataset.output.compositions,
     output:
         predictions=update(
-            "results/finetune/{dataset}/{model}/seed{seed}/predictions.csv"
+            "results/finetune/{dataset}{subset}/{model}/seed{seed}/predictions.csv"
         ),
         provenance=update(
-            "results/finetune/{dataset}/{model}/seed{seed}/provenance.json"
+            "results/finetune/{dataset}{subset}/{model}/seed{seed}/provenance.json"
         ),
     log:
-        "logs/finetune/{dataset}/{model}/seed{seed}.log",
+        "logs/finetune/{dataset}{subset}/{model}/seed{seed}.log",
     benchmark:
-        "benchmarks/finetune/{dataset}/{model}/seed{seed}.tsv"
+        "benchmarks/finetune/{dataset}{subset}/{model}/seed{seed}.tsv"
     wildcard_constraints:
-        model="|".join(map(re.escape, BASELINES)),
+        model=names_or_none(BASELINES),
     conda:
         "../../envs/analysis.yaml"
     threads: 8
@@ -77,7 +83,7 @@ rule fit_baseline:
     params:
         estimator=lambda w: config["models"][w.model]["estimator"],
         features=lambda w: config["models"][w.model]["features"],
-        train_rows=lambda w: config["datasets"][w.dataset].get("train_rows"),
+        size=subset_size,
         code=fingerprint("fit_baseline"),
     script:
         "../scripts/fit_baseline.py"
@@ -85,11 +91,13 @@ rule fit_baseline:
 
 rule merge_seeds:
     input:
-        predictions=lambda w: seed_files("predictions.csv", w.dataset, w.model),
+        predictions=lambda w: seed_files(
+            "predictions.csv", w.dataset + w.subset, w.model
+        ),
     output:
-        update("results/finetune/{dataset}/{model}/predictions.csv"),
+        update("results/finetune/{dataset}{subset}/{model}/predictions.csv"),
     log:
-        "logs/finetune/{dataset}/{model}/merge.log",
+        "logs/finetune/{dataset}{subset}/{model}/merge.log",
     conda:
         "../../envs/analysis.yaml"
     params:

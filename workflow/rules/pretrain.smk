@@ -2,8 +2,15 @@
 
 Needs: results/data, results/features of the corpora
 Makes: results/data/{corpus}/compositions.npz and counts.csv; results/pretrain/{pretraining}/encoder.safetensors,
-encoder.json, history.csv and the encoder after every epoch; results/probes/crystals/{pretraining}.csv
+encoder.json, history.csv and the encoder after every epoch; results/probes/crystals/{pretraining}.csv;
+results/figures/pretraining/{pretraining}.png and results/figures/crystals/{pretraining}.png
 """
+
+OF_CRYSTALS = [
+    p
+    for p, entry in config["pretraining"].items()
+    if reads(entry["encoder"]) == "graphs"
+]
 
 
 rule prepare_corpus:
@@ -19,7 +26,7 @@ rule prepare_corpus:
     log:
         "logs/data/{corpus}/prepare.log",
     wildcard_constraints:
-        corpus="|".join(map(re.escape, corpora_of("formulas", "union"))),
+        corpus=names_or_none(corpora_of("formulas", "union")),
     conda:
         "../../envs/data.yaml"
     resources:
@@ -79,16 +86,12 @@ rule probe_crystals:
         epochs="results/pretrain/{pretraining}/epochs",
         graphs=lambda w: examples(w)["examples"],
     output:
-        "results/probes/crystals/{pretraining}.csv",
+        table="results/probes/crystals/{pretraining}.csv",
+        features="results/probes/crystals/{pretraining}.npz",
     log:
         "logs/probes/crystals/{pretraining}.log",
     wildcard_constraints:
-        pretraining="|".join(
-            re.escape(p)
-            for p, entry in config["pretraining"].items()
-            if reads(entry["encoder"]) == "graphs"
-        )
-        or "(?!)",
+        pretraining=names_or_none(OF_CRYSTALS),
     conda:
         "../../envs/torch.yaml"
     resources:
@@ -100,6 +103,72 @@ rule probe_crystals:
         code=lambda w: fingerprint("probe_crystals", strategy(w)["encoder"]),
     script:
         "../scripts/probe_crystals.py"
+
+
+rule plot_crystals:
+    input:
+        rules.probe_crystals.output.features,
+    output:
+        report(
+            "results/figures/crystals/{pretraining}.png",
+            caption="../report/crystals.rst",
+            category="Crystals",
+            labels={"pretraining": "{pretraining}", "content": "map"},
+        ),
+    log:
+        "logs/figures/crystals/{pretraining}.log",
+    conda:
+        "../../envs/analysis.yaml"
+    resources:
+        mem_mb=8000,
+        runtime=60,
+    params:
+        title=lambda w: w.pretraining,
+        code=fingerprint("plot_crystals"),
+    script:
+        "../scripts/plot_crystals.py"
+
+
+rule plot_pretraining:
+    input:
+        "results/pretrain/{pretraining}/history.csv",
+    output:
+        report(
+            "results/figures/pretraining/{pretraining}.png",
+            caption="../report/pretraining.rst",
+            category="Pretraining",
+            labels={"pretraining": "{pretraining}", "content": "history"},
+        ),
+    log:
+        "logs/figures/pretraining/{pretraining}.log",
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        tasks=lambda w: list(strategy(w)["tasks"]),
+        title=lambda w: w.pretraining,
+        code=fingerprint("plot_pretraining"),
+    script:
+        "../scripts/plot_pretraining.py"
+
+
+rule crystals:
+    input:
+        expand(
+            [
+                rules.probe_crystals.output.table,
+                rules.plot_crystals.output[0],
+                rules.plot_pretraining.output[0],
+            ],
+            pretraining=[
+                p
+                for p in OF_CRYSTALS
+                if any(
+                    config["models"][m].get("pretraining") == p
+                    for study in config["subsets"].values()
+                    for m in study["models"]
+                )
+            ],
+        ),
 
 
 rule embed_compositions:

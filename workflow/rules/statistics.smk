@@ -166,7 +166,7 @@ rule record_matbench:
             "algorithm": label(w.model),
             "software": "matpretrain",
             "seeds": {d: seeds_of(d, w.model) for d in matbench_tasks(w.model)},
-            "recipe": config["recipe"] if w.model in NETWORKS else {},
+            "recipe": recipe_of(w.model) if w.model in NETWORKS else {},
         },
         code=fingerprint("record_matbench"),
     script:

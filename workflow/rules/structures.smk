@@ -1,31 +1,89 @@
 """Crystal structures -> graphs for MEGNet; -> neighbour lists -> embeddings of a pretrained teacher.
 
 Needs: the structures of a corpus (.jsonl.gz or a folder of CIF files) and, for embeddings, the weights of a CGCNN encoder
-Makes: results/structures/{corpus}/graphs.safetensors and graphs.csv; results/structures/atoms.npy;
+Makes: results/structures/{table}/graphs.safetensors and graphs.csv, of a corpus or of the rows of a dataset; results/structures/atoms.npy;
 results/structures/{corpus}/graphs.npz, compositions.npz (same order) and
 embeddings.npz (id, embedding); of corpora with embeddings: results/data/{corpus}/compositions.npz, counts.csv and
 results/features/{corpus}/structure.npy, the target of MML
 """
 
 
+def teacher_file(corpus):
+    """The weights that embed the structures of a corpus: the user's, else those of the mirror."""
+    teacher = config["corpora"][corpus]["teacher"]
+    if Path(teacher).is_file():
+        return teacher
+    if not config["mirror"]:
+        raise WorkflowError(
+            f"config key corpora.{corpus}.teacher: {teacher}: no such file; give the weights of Crystal Twins, or set mirror: DIR"
+        )
+    return f"{config['mirror']}/{teacher}"
+
+
+def structure_embeddings(wildcards):
+    """Where the embeddings of a corpus come from: a file with vectors, or a teacher's run over structures."""
+    if config["corpora"][wildcards.corpus]["kind"] == "vectors":
+        return {"vectors": corpus_file(wildcards.corpus)}
+    folder = f"results/structures/{wildcards.corpus}"
+    return {
+        "compositions": f"{folder}/compositions.npz",
+        "embeddings": f"{folder}/embeddings.npz",
+    }
+
+
+def structure_source(wildcards):
+    """{"structures": file} of a corpus or dataset, none for embedded structures; of a dataset also {"table": file}."""
+    name = wildcards.table
+    if name in config["corpora"]:
+        embedded = "embedded" in config["corpora"][name]
+        return {} if embedded else {"structures": corpus_file(name)}
+    entry, kind = config["datasets"][name], source_kind(name)
+    found = {"table": f"results/data/{name}/table.csv"}
+    if kind == "csv":
+        found["structures"] = entry["structures"]
+    elif kind == "mirror":
+        found["structures"] = f"{config['mirror']}/{entry['mirror_structures']}"
+    elif kind == "download":
+        found["structures"] = f"resources/downloads/{matminer_name(name)}.json.gz"
+    return found
+
+
+def structure_collection(name):
+    """The embedded structures or the matminer dataset that the structures of a corpus or dataset come from, or None."""
+    if name in config["corpora"]:
+        return config["corpora"][name].get("embedded")
+    if source_kind(name) == "download":
+        return matminer_name(name)
+    return config["datasets"][name].get("embedded")
+
+
+def structure_hash(name):
+    """The hash that the structures of a corpus, or those of a dataset in a mirror, must have; None for others."""
+    if name in config["corpora"]:
+        return corpus_hash(name)
+    if source_kind(name) == "mirror":
+        return config["datasets"][name].get("mirror_structures_sha256")
+    return None
+
+
 rule connect_structures:
     input:
-        unpack(structure_file),
+        unpack(structure_source),
     output:
-        graphs=update("results/structures/{corpus}/graphs.safetensors"),
-        table=update("results/structures/{corpus}/graphs.csv"),
+        graphs=update("results/structures/{table}/graphs.safetensors"),
+        table=update("results/structures/{table}/graphs.csv"),
     log:
-        "logs/structures/{corpus}/connect.log",
+        "logs/structures/{table}/connect.log",
     conda:
         "../../envs/data.yaml"
     resources:
         mem_mb=8000,
         runtime=240,
     params:
-        embedded=lambda w: config["corpora"][w.corpus].get("embedded"),
-        sample=lambda w: config["corpora"][w.corpus].get("sample"),
-        sha256=lambda w: corpus_hash(w.corpus),
-        unknown_elements=lambda w: unknown_elements(w.corpus),
+        source=lambda w: structure_collection(w.table),
+        sample=lambda w: config["corpora"].get(w.table, {}).get("sample"),
+        sha256=lambda w: structure_hash(w.table),
+        unknown_elements=lambda w: unknown_elements(w.table),
         code=fingerprint("connect_structures"),
     script:
         "../scripts/connect_structures.py"
@@ -99,7 +157,7 @@ rule group_structures:
     log:
         "logs/data/{corpus}/prepare.log",
     wildcard_constraints:
-        corpus="|".join(map(re.escape, corpora_of("structures", "vectors"))),
+        corpus=names_or_none(corpora_of("structures", "vectors")),
     conda:
         "../../envs/data.yaml"
     resources:

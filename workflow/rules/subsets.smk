@@ -1,30 +1,99 @@
-"""Predictions of training subsets -> error by number of training rows (Figures 9 and 10 of Huang et al. 2024).
+"""Predictions of training subsets -> error by number of training rows, one table, comparison and figure per study.
 
-Needs: results/finetune/{dataset}-{size}/{model}/predictions.csv, those of the whole dataset where the benchmark has them
-Makes: results/tables/huang2024_subsets.csv, results/figures/subsets_{dataset}.png
+Figures 9 and 10 of Huang et al. (2024), Figure 4 of New et al. (2024), and whatever is registered under `subsets`.
+
+Needs: results/finetune/{dataset}@{size}/{model}/predictions.csv, those of the whole dataset where the benchmark has them
+Makes: results/tables/{study}_scores.csv (every fold), results/tables/{study}_subsets.csv, results/tables/{study}_wins.csv, results/figures/subsets/{study}.png
 """
+
+
+def subset_runs(study):
+    """{(dataset, model, size): predictions}; size is "full" for the runs of the benchmark on all training rows."""
+    subsets = config["subsets"][study]
+    name = "results/finetune/{}/{}/predictions.csv".format
+    found = {}
+    for dataset in subsets["datasets"]:
+        for model in subsets["models"]:
+            for size in map(str, subsets["sizes"]):
+                subset = size.replace("%", "pct")
+                found[dataset, model, size] = name(f"{dataset}@{subset}", model)
+            if (dataset, model) in runs():
+                found[dataset, model, "full"] = name(dataset, model)
+    return found
+
+
+def structure_note(dataset):
+    """Whose structures a dataset has, for tables: those published with it, or how they were matched to its rows."""
+    entry = config["datasets"][dataset]
+    if not entry.get("structures"):
+        return ""
+    matched = entry.get("matched") if source_kind(dataset) == "mirror" else None
+    return matched or "as published"
+
+
+rule score_subsets:
+    input:
+        predictions=lambda w: list(subset_runs(w.study).values()),
+        tables=lambda w: [
+            f"results/data/{d}/table.csv"
+            for d in config["subsets"][w.study]["datasets"]
+        ],
+    output:
+        "results/tables/{study}_scores.csv",
+    log:
+        "logs/statistics/{study}_scores.log",
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        runs=lambda w: list(subset_runs(w.study)),
+        structures=lambda w: {
+            d: structure_note(d) for d in config["subsets"][w.study]["datasets"]
+        },
+        code=fingerprint("score_subsets"),
+    script:
+        "../scripts/score_subsets.py"
 
 
 rule tabulate_subsets:
     input:
-        predictions=list(subset_runs().values()),
+        scores=rules.score_subsets.output[0],
         paper="resources/paper/huang2024_subsets.csv",
     output:
         report(
-            "results/tables/huang2024_subsets.csv",
+            "results/tables/{study}_subsets.csv",
             caption="../report/subsets_table.rst",
-            category="Tables",
+            category="Subsets",
+            labels={"study": "{study}", "content": "errors"},
         ),
     log:
-        "logs/statistics/subsets.log",
+        "logs/statistics/{study}_subsets.log",
     conda:
         "../../envs/analysis.yaml"
     params:
-        runs=list(subset_runs()),
-        reference="roost",
+        reference=lambda w: config["subsets"][w.study]["reference"],
         code=fingerprint("tabulate_subsets"),
     script:
         "../scripts/tabulate_subsets.py"
+
+
+rule compare_subsets:
+    input:
+        rules.score_subsets.output[0],
+    output:
+        report(
+            "results/tables/{study}_wins.csv",
+            caption="../report/subsets_wins.rst",
+            category="Subsets",
+            labels={"study": "{study}", "content": "comparisons"},
+        ),
+    log:
+        "logs/statistics/{study}_wins.log",
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        code=fingerprint("compare_subsets"),
+    script:
+        "../scripts/compare_subsets.py"
 
 
 rule plot_subsets:
@@ -32,22 +101,22 @@ rule plot_subsets:
         rules.tabulate_subsets.output[0],
     output:
         report(
-            "results/figures/subsets_{dataset}.png",
+            "results/figures/subsets/{study}.png",
             caption="../report/subsets.rst",
             category="Subsets",
-            labels={"dataset": "{dataset}"},
+            labels={"study": "{study}", "content": "figure"},
         ),
     log:
-        "logs/figures/subsets_{dataset}.log",
-    wildcard_constraints:
-        dataset="|".join(map(re.escape, config["subsets"]["datasets"])),
+        "logs/figures/subsets_{study}.log",
     conda:
         "../../envs/analysis.yaml"
     params:
-        dataset=lambda w: w.dataset,
-        labels={m: label(m) for m in config["subsets"]["models"]},
-        unit=lambda w: config["datasets"][w.dataset]["unit"],
-        title=lambda w: label(w.dataset),
+        models={m: entry["label"] for m, entry in config["models"].items()},
+        units=lambda w: {
+            d: config["datasets"][d]["unit"]
+            for d in config["subsets"][w.study]["datasets"]
+        },
+        titles=lambda w: {d: label(d) for d in config["subsets"][w.study]["datasets"]},
         code=fingerprint("plot_subsets"),
     script:
         "../scripts/plot_subsets.py"
@@ -55,5 +124,5 @@ rule plot_subsets:
 
 rule subsets:
     input:
-        rules.tabulate_subsets.output,
-        expand(rules.plot_subsets.output[0], dataset=config["subsets"]["datasets"]),
+        expand(rules.compare_subsets.output[0], study=config["subsets"]),
+        expand(rules.plot_subsets.output[0], study=config["subsets"]),

@@ -24,7 +24,10 @@ def encode_structures(path, expected_hash, unknown_elements, graphs_path, compos
         f"{len(crystals)} structures, {len(crystals.number)} atoms, {len(dropped)} dropped, from {path} "
         f"in {seconds:.0f} s ({len(crystals) / seconds:.0f} per second)"
     )
-    for arrays, target in ((crystals.arrays(), graphs_path), (compositions_of(crystals).arrays(), compositions_path)):
+    for arrays, target in (
+        (crystals.arrays(), graphs_path),
+        (compositions_of(crystals.number, crystals.offset).arrays(), compositions_path),
+    ):
         with atomic_path(target) as temporary:
             np.savez(temporary, **arrays)
 

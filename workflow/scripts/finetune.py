@@ -19,7 +19,7 @@ from matpretrain.jobs import job
 from matpretrain.members import keep, save_members
 from matpretrain.objectives import SUPERVISED
 from matpretrain.provenance import environment, write_json
-from matpretrain.splits import inner_split
+from matpretrain.splits import fold_numbers, inner_split
 from matpretrain.subsets import outer_split
 from matpretrain.training import Recipe, fit, predict
 from matpretrain.weights import load_weights
@@ -33,29 +33,34 @@ class Training:
 
     Attributes:
         table: data frame id, target and fold, a row per composition.
-        compositions: Compositions of the rows.
-        element_vectors: [Z, n] array.
+        examples: Compositions of the rows, or the path of their graphs for a network that reads graphs.
         encoder: module of the package with the network.
+        arguments: of its Model, besides the number of outputs: element_vectors [Z, n], or those of the registry.
         weights: safetensors file of a pretrained encoder to start from, or None.
         loss: name in SUPERVISED.
         recipe: Recipe.
         inner_fraction: share of the outer training rows held out for validation.
-        train_rows: number of outer training rows of every fold, None for all.
+        size: outer training rows of every fold (subsets.outer_split), None for all.
         seed: random seed.
         device: "cpu" or "cuda:k".
     """
 
     table: pd.DataFrame
-    compositions: Compositions
-    element_vectors: np.ndarray
+    examples: Compositions | str
     encoder: str
+    arguments: dict
     weights: str | None
     loss: str
     recipe: Recipe
     inner_fraction: float
-    train_rows: int | None
+    size: str | None
     seed: int
     device: str
+
+    def inputs(self, network):
+        """The examples as the Inputs of a network on the device."""
+        build = network.Inputs if isinstance(self.examples, Compositions) else network.Inputs.read
+        return build(self.examples, self.device)
 
 
 def train_fold(fold, training, say):
@@ -65,18 +70,19 @@ def train_fold(fold, training, say):
         torch.set_num_threads(1)  # folds run side by side, one thread each
     network = importlib.import_module(f"matpretrain.{training.encoder}")
     target = table["target"].to_numpy()
-    outer_train, test = outer_split(table["fold"].to_numpy(), fold, training.train_rows)
+    outer_train, test = outer_split(table["fold"].to_numpy(), fold, training.size)
     train, validation = inner_split(outer_train, training.inner_fraction, seed, fold)
     mean, std = target[train].mean(), target[train].std(ddof=1)
     std = std if std > 0 else 1.0
 
     loss, n_outputs = SUPERVISED[training.loss]
     torch.manual_seed(1000 * seed + fold)
-    model = network.Model(training.element_vectors, n_outputs)
+    model = network.Model(**training.arguments, n_outputs=n_outputs)
     if training.weights:
         load_weights(model.encoder, training.weights, say if fold == 0 else None)
     model = model.to(device)
-    inputs = network.Inputs(training.compositions, device)
+    inputs = training.inputs(network)
+    cost = getattr(inputs, "cost", None)
     scaled = torch.as_tensor((target - mean) / std, dtype=torch.float32, device=device)
 
     def outputs(model, rows):
@@ -100,6 +106,7 @@ def train_fold(fold, training, say):
         evaluate,
         recipe,
         seed=1000 * seed + fold,
+        cost=None if cost is None else cost[torch.as_tensor(train, device=device)],
         report=report,
     )
     parts = []
@@ -128,7 +135,7 @@ def finetune(training, threads, say):
     Returns:
         Predictions and history as data frames, and what is kept of each fold (members.keep).
     """
-    folds = np.unique(training.table["fold"]).tolist()
+    folds = fold_numbers(training.table["fold"])
     forks = sys.platform.startswith("linux")  # elsewhere forking is unsafe: folds run one after another
     workers = min(threads, len(folds)) if training.device == "cpu" and forks else 1
     say(f"{len(training.table)} rows, {len(folds)} folds, {workers} at a time on {describe(training.device)}")
@@ -158,17 +165,20 @@ if __name__ == "__main__":
         p, files, out = snakemake.params, snakemake.input, snakemake.output
         with np.load(files.compositions) as arrays:
             compositions = Compositions(**arrays)
+        arguments = dict(p.arguments)
+        if files.get("elements"):
+            arguments["element_vectors"] = np.load(files.elements)
         with claim_device(p.device, say) as device:
             training = Training(
                 read_csv(files.table, dtype={"id": str, "formula": str}),
-                compositions,
-                np.load(files.elements),
+                files.get("graphs", compositions),
                 encoder=p.encoder,
+                arguments=arguments,
                 weights=files.get("weights"),
                 loss=p.loss,
                 recipe=Recipe(**p.recipe),
                 inner_fraction=p.inner_fraction,
-                train_rows=p.train_rows,
+                size=p.size,
                 seed=int(snakemake.wildcards.seed),
                 device=device,
             )
@@ -176,7 +186,7 @@ if __name__ == "__main__":
         write_csv(history, out.history)
         save_members(
             kept,
-            training.element_vectors,
+            arguments,
             compositions,
             {
                 "encoder": p.encoder,
@@ -184,6 +194,7 @@ if __name__ == "__main__":
                 "loss": p.loss,
                 "recipe": dict(p.recipe),
                 "dataset": snakemake.wildcards.dataset,
+                "size": p.size,
                 "model": snakemake.wildcards.model,
                 "seed": training.seed,
                 "unit": p.unit,

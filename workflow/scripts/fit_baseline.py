@@ -9,6 +9,7 @@ from matpretrain.composition import Compositions, element_fractions
 from matpretrain.files import DataError, read_csv, write_csv
 from matpretrain.jobs import job
 from matpretrain.provenance import environment, processor, write_json
+from matpretrain.splits import fold_numbers
 from matpretrain.subsets import outer_split
 
 
@@ -38,12 +39,12 @@ def load_features(kind, compositions_path, features_path):
     return element_fractions(compositions) if kind == "onehot" else np.zeros((len(compositions), 1))
 
 
-def fit_baseline(table, features, estimator, seed, threads, say, train_rows=None):
-    """Fit on the outer training part of every fold, or on train_rows rows of it, and predict its test part."""
+def fit_baseline(table, features, estimator, seed, threads, say, size=None):
+    """Fit on the outer training part of every fold, or on a subset of a size (subsets.outer_split), and predict its test part."""
     target = table["target"].to_numpy()
     parts = []
-    for fold in np.unique(table["fold"]):
-        train, test = outer_split(table["fold"].to_numpy(), fold, train_rows)
+    for fold in fold_numbers(table["fold"]):
+        train, test = outer_split(table["fold"].to_numpy(), fold, size)
         model = ESTIMATORS[estimator](seed, threads).fit(features[train], target[train])
         prediction = model.predict(features[test])
         say(f"fold {fold}: test MAE {np.abs(prediction - target[test]).mean():.5g}")
@@ -72,7 +73,7 @@ if __name__ == "__main__":
         table = read_csv(snakemake.input.table, dtype={"id": str, "formula": str})
         features = load_features(p.features, snakemake.input.compositions, snakemake.input.get("features"))
         seed = int(snakemake.wildcards.seed)
-        predictions = fit_baseline(table, features, p.estimator, seed, snakemake.threads, say, p.train_rows)
+        predictions = fit_baseline(table, features, p.estimator, seed, snakemake.threads, say, p.size)
         write_json(
             {
                 "device": processor(),

@@ -1,42 +1,57 @@
-"""Any source -> table.csv (id, formula, target, fold) and compositions.npz, validated."""
+"""Any source -> table.csv (id, formula, target, fold, where it has structures also structure) and compositions.npz, validated."""
 
 import numpy as np
 
 from matpretrain.composition import distinct_numbers
-from matpretrain.data import check_count, check_targets, encode_known, read_table
+from matpretrain.data import check_count, check_targets, encode_known, log10_targets, read_table, with_structure
 from matpretrain.files import DataError, atomic_path, check_hash, write_csv
+from matpretrain.graphs import KNOWN
 from matpretrain.jobs import job
-from matpretrain.sources import read_embedded, read_matbench
+from matpretrain.sources import read_download, read_embedded
 from matpretrain.splits import MATBENCH_SEED, outer_folds
 
 
 def read(name, entry, path, kind):
     """Table (id, formula, target) of a registry entry; kind is csv, mirror, download or embedded."""
-    if kind == "embedded":
-        return check_targets(read_embedded(entry["embedded"]), f"embedded dataset {entry['embedded']}")
-    if kind == "download":
-        return check_targets(read_matbench(entry["matbench"], path, entry["target"]), path)
+    structures = bool(entry.get("structures"))
+    if kind in ("embedded", "download"):
+        if kind == "embedded":
+            where, table = f"embedded dataset {entry['embedded']}", read_embedded(entry["embedded"])
+        else:
+            where, table = path, read_download(entry.get("matbench", entry.get("matminer")), path, entry["target"])
+        table = check_targets(table, where)
+        return table.assign(structure=table["id"]) if structures else table
     expected = entry.get("sha256" if kind == "csv" else "mirror_sha256")
     if expected:
         check_hash(path, expected)
     if kind == "mirror":
-        return read_table(path, "target")
-    return read_table(path, entry["target"], entry.get("formula", "formula"), entry.get("id"))
+        target = "target" if "matbench" in entry else entry["target"]
+        return read_table(path, target, structure="structure_id" if structures else None)
+    table = read_table(path, entry["target"], entry.get("formula", "formula"), entry.get("id"))
+    return table.assign(structure=table["id"]) if structures else table
 
 
 def prepare_dataset(name, entry, path, kind, unknown_elements, table_path, compositions_path, say):
     """Validate a dataset, assign its outer folds and encode its formulas."""
     where = path or f"dataset {name}"
     table = read(name, entry, path, kind)
-    check_count(table, where, entry.get("n_samples"))
-    n_read = len(table)
-    table, compositions = encode_known(table, where, unknown_elements, say)
+    n_read, among = len(table), True
+    check_count(table, where, entry.get("mirror_samples" if kind == "mirror" else "n_samples", entry.get("n_samples")))
+    if entry.get("log10"):
+        table = log10_targets(table, where)
+    if "structure" in table:
+        among = KNOWN
+        table, without = with_structure(table, where, entry.get("missing_structures"))
+        if without:
+            say(f"dropped {len(without)} rows without a structure: {', '.join(without)}")
+    table, compositions = encode_known(table, where, unknown_elements, say, among)
     number = distinct_numbers(compositions)
     groups = number if entry.get("split") == "group_by_formula" else None
     try:
-        fold = outer_folds(len(table), entry.get("n_folds", 5), entry.get("split_seed", MATBENCH_SEED), groups)
+        seed = entry.get("split_seed", MATBENCH_SEED)
+        fold = outer_folds(len(table), entry.get("n_folds", 5), seed, groups, entry.get("test_fraction"))
     except ValueError as error:
-        raise DataError(f"{where}: {error}; add rows or set a smaller n_folds") from None
+        raise DataError(f"{where}: {error}; add rows or set a smaller n_folds or test_fraction") from None
     say(
         f"{len(table)} rows, {len(np.unique(number))} distinct compositions, {n_read - len(table)} dropped, from {where} ({kind})"
     )

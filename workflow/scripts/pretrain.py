@@ -89,19 +89,29 @@ def pretrain(examples_path, elements_path, target_paths, encoder, arguments, tas
     batch = recipe.batch_for(len(train))
     validation = torch.as_tensor(validation, device=device)
 
+    with_error = [name for name, task in model.tasks.items() if hasattr(task, "error")]
+    trained = dict.fromkeys(with_error, 0.0)  # summed errors on the training rows since the last evaluation
+
+    def loss(model, rows):
+        value = model(inputs, rows)
+        for name in with_error:
+            trained[name] += model.tasks[name].error * len(rows)
+        return value
+
     def evaluate(model):
         """Losses on the validation rows, in batches of the training size, always with the same masks."""
         model.eval()
         totals = dict.fromkeys(["validation_loss", *tasks], 0.0)
-        errors = {f"{name}_mae": task for name, task in model.tasks.items() if hasattr(task, "error")}
-        totals |= dict.fromkeys(errors, 0.0)
+        for name in with_error:
+            totals[f"{name}_mae"], totals[f"{name}_training_mae"] = 0.0, float(trained[name]) / len(train)
+            trained[name] = 0.0
         with torch.random.fork_rng(), torch.inference_mode(), recipe.autocast(device):
             torch.manual_seed(seed)
             for rows in validation.split(batch):
                 for name, value in model.losses(inputs, rows).items():
                     totals[name] += value.item() * len(rows) / len(validation)
-                for name, task in errors.items():
-                    totals[name] += task.error.item() * len(rows) / len(validation)
+                for name in with_error:
+                    totals[f"{name}_mae"] += model.tasks[name].error.item() * len(rows) / len(validation)
         totals["validation_loss"] = sum(model.weights[name] * totals[name] for name in tasks)
         return totals
 
@@ -121,7 +131,7 @@ def pretrain(examples_path, elements_path, target_paths, encoder, arguments, tas
         return model.encoder, []
     history = fit(
         model,
-        lambda model, rows: model(inputs, rows),
+        loss,
         torch.as_tensor(train, device=device),
         evaluate,
         recipe,

@@ -2,6 +2,7 @@
 
 New et al. 2024 draw 4,096 structures from the validation part of the corpus and fit a ridge regression on 80 % of them. They
 do not say whether the volume is that of the cell, on which a mean over atoms says nothing, or that per atom: both are here.
+The representations before and after pretraining are kept for the map of plot_crystals.py.
 """
 
 from pathlib import Path
@@ -10,7 +11,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from matpretrain.files import DataError, write_csv
+from matpretrain.composition import distinct_numbers, take
+from matpretrain.crystal import compositions_of
+from matpretrain.files import DataError, atomic_path, write_csv
 from matpretrain.graphs import densities, open_graphs, volumes
 from matpretrain.jobs import job
 from matpretrain.megnet import CrystalInputs
@@ -44,11 +47,15 @@ if __name__ == "__main__":
             "volume": volume,
         }
         targets = {name: np.log(values[rows]) for name, values in quantities.items()}
-        table = []
+        table, kept = [], {}
         for path in sorted(Path(snakemake.input.epochs).glob("*.safetensors")):
             load_weights(encoder, path)
             features = embed(encoder, inputs, torch.as_tensor(rows))
             row = {"epoch": int(path.stem), "structures": len(rows)}
             table.append(row | {f"r2_log_{name}": r2(features, target) for name, target in targets.items()})
+            kept = {"first": kept.get("first", features), "last": features}
             say(f"epoch {row['epoch']}: " + ", ".join(f"{k} {v:.3f}" for k, v in table[-1].items() if k.startswith("r2")))
-        write_csv(pd.DataFrame(table), snakemake.output[0])
+        group = distinct_numbers(take(compositions_of(graphs.number, graphs.node_offset), rows))
+        with atomic_path(snakemake.output.features) as temporary:
+            np.savez(temporary, **kept, density=quantities["density"][rows], group=group, epochs=table[-1]["epoch"])
+        write_csv(pd.DataFrame(table), snakemake.output.table)

@@ -9,13 +9,14 @@ import pandas as pd
 from matpretrain.files import read_csv, write_csv
 from matpretrain.jobs import job
 from matpretrain.probes import ridge
+from matpretrain.splits import fold_numbers
 from matpretrain.weights import embed, load_encoder, load_weights
 
 
 def probe(features, target, fold):
     """MAE [folds] on each outer fold of a ridge regression, fitted on the others, of standardised features [n, d]."""
     scores = []
-    for k in np.unique(fold):
+    for k in fold_numbers(fold):
         train, test = fold != k, fold == k
         model = ridge().fit(features[train], target[train])
         scores.append(np.abs(model.predict(features[test]) - target[test]).mean())

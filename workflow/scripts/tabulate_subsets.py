@@ -4,13 +4,14 @@ import pandas as pd
 
 from matpretrain.files import read_csv, write_csv
 from matpretrain.jobs import job
-from matpretrain.statistics import fold_scores, summarise
+from matpretrain.statistics import summarise
+from matpretrain.subsets import FULL
 
 COLUMNS = [
     "dataset", "model", "size", "train_rows", "mae_mean", "mae_std", "n_folds", "n_seeds", "improvement", "improvement_std",
-    "paper_improvement",
+    "structures", "paper_improvement",
 ]  # fmt: skip
-FULL, MEAN = "full", "mean"  # sizes that are no number: the whole training part; the mean over the others
+MEAN = "mean"  # in place of a size: the mean over all but FULL
 
 
 def improvements(of, over):
@@ -19,26 +20,20 @@ def improvements(of, over):
     return 100 * (1 - of.mean() / over.mean()), (100 * (1 - of / over)).std(ddof=0)
 
 
-def our_rows(runs, predictions, reference):
+def our_rows(scores, reference):
     """One row per run, and one per dataset and model for its mean improvement over the sizes but FULL.
 
     Args:
-        runs: [n] (dataset, model, size), size a number of training rows as text, or FULL.
-        predictions: [n] prediction tables.
+        scores: data frame dataset, model, size, train_rows, seed, fold, mae, structures.
         reference: the model that the others are compared with.
     """
-    scores = [fold_scores(table.query("part == 'test'")) for table in predictions]
-    folds = {tuple(run): part.groupby("fold")["mae"].mean() for run, part in zip(runs, scores, strict=True)}
+    runs = scores.groupby(["dataset", "model", "size"], sort=False)
+    folds = {run: part.groupby("fold")["mae"].mean() for run, part in runs}
     rows = []
-    for (dataset, model, size), part in zip(runs, scores, strict=True):
-        n_test = part.groupby("fold")["n"].first()
-        row = {
-            "dataset": dataset,
-            "model": model,
-            "size": size,
-            "train_rows": round(n_test.sum() - n_test.mean()) if size == FULL else int(size),
-            **summarise(part),
-        }
+    for (dataset, model, size), part in runs:
+        first = part.iloc[0]
+        row = {"dataset": dataset, "model": model, "size": size, "train_rows": round(part["train_rows"].mean())}
+        row |= {**summarise(part), "structures": first["structures"]}
         if model != reference and (dataset, reference, size) in folds:
             row["improvement"], row["improvement_std"] = improvements(
                 folds[dataset, model, size], folds[dataset, reference, size]
@@ -60,7 +55,6 @@ def tabulate(ours, paper):
 
 if __name__ == "__main__":
     with job(snakemake):
-        p = snakemake.params
-        predictions = [read_csv(path, dtype={"id": str}) for path in snakemake.input.predictions]
+        scores = read_csv(snakemake.input.scores, dtype={"size": str})
         paper = read_csv(snakemake.input.paper, dtype={"size": str})
-        write_csv(tabulate(our_rows(p.runs, predictions, p.reference), paper), snakemake.output[0])
+        write_csv(tabulate(our_rows(scores, snakemake.params.reference), paper), snakemake.output[0])

@@ -10,10 +10,11 @@ import yaml
 from matpretrain.files import DataError
 from matpretrain.provenance import reads
 
+ALLOCATOR = "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=40000000000:glibc.malloc.hugetlb=1"
 FIXED_FEATURES = ("magpie", "onehot", "none")
 SOURCES = {
     "models": ("encoder (a network)", "estimator with features"),
-    "datasets": ("matbench", "csv", "embedded"),
+    "datasets": ("matbench", "matminer", "csv", "embedded"),
 }  # registry: the keys of which an entry has exactly one
 
 
@@ -32,7 +33,7 @@ def check(config, folder):
     _check_corpora(config)
     _check_names(config)
     _check_strategies(config)
-    _check_subsets(config)
+    _check_structures(config)
     for name, entry in config["predict"].items():
         if "encoder" not in config["models"][entry["model"]]:
             _refuse(f"predict.{name}.model", f"{entry['model']} is a baseline, whose fit is not kept; name a network")
@@ -47,9 +48,12 @@ def set_environment(config):
     """Set the variables that every job inherits and that libraries read when they are loaded.
 
     OMP_WAIT_POLICY (unless it is set): idle OpenMP threads sleep; with the default they spin, and jobs that share a machine
-    lose most of their time to it. MATGL_BACKEND: the library of matgl's layers.
+    lose most of their time to it. GLIBC_TUNABLES (unless it is set): large arrays come from the heap, in huge pages, and
+    go back to it; by default each is mapped anew and its pages are zeroed one by one, which took two thirds of the time
+    of large batches of crystals on one machine (benchmark/README.md). MATGL_BACKEND: the library of matgl's layers.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("GLIBC_TUNABLES", ALLOCATOR)
     os.environ["MATGL_BACKEND"] = config["structure_backend"]
 
 
@@ -113,9 +117,6 @@ def _check_strategies(config):
             _refuse(f"{key}.tasks", f"{wrong[0]} is not a task for {entry['encoder']}, which reads {reads(entry['encoder'])}")
         if "structure" in entry["tasks"] and corpus["kind"] == "structures" and "teacher" not in corpus:
             _refuse(f"corpora.{entry['corpus']}", f"pretraining.{name} embeds its structures: it needs teacher: PATH; add it")
-    for name, entry in config["models"].items():
-        if "encoder" in entry and reads(entry["encoder"]) == "graphs":
-            _refuse(f"models.{name}.encoder", f"{entry['encoder']} can be pretrained, but not yet trained on a dataset")
 
 
 def _check_names(config):
@@ -127,11 +128,13 @@ def _check_names(config):
         for section, keys in (
             ("benchmark", ("datasets", "models")),
             ("maps", ("datasets", "pretraining")),
-            ("subsets", ("datasets", "models")),
         )
         for key in keys
         for name in config[section][key]
     ]
+    for study, entry in config["subsets"].items():
+        names = [(key, name) for key in ("datasets", "models") for name in entry[key]]
+        references += [(f"subsets.{study}.{key}", name, [key]) for key, name in [*names, ("models", entry["reference"])]]
     for corpus, entry in config["corpora"].items():
         references += [(f"corpora.{corpus}.of", name, ["corpora", "datasets"]) for name in entry.get("of", [])]
         references += [(f"corpora.{corpus}.without", name, ["datasets"]) for name in entry.get("without", [])]
@@ -150,18 +153,22 @@ def _check_names(config):
             _refuse(key, f"{name!r} is not in the registry; it has {known}")
 
 
-def _check_subsets(config):
-    """Training subsets are datasets of their own, and only the figures on subsets use them."""
-    for name in config["benchmark"]["datasets"]:
-        if "train_rows" in config["datasets"][name]:
-            _refuse(
-                "benchmark.datasets", f"{name!r} is a training subset (train_rows); name its dataset and size under subsets"
-            )
-    for dataset in config["subsets"]["datasets"]:
-        for size in config["subsets"]["sizes"]:
-            if config["datasets"].get(f"{dataset}-{size}", {}).get("train_rows") != size:
-                _refuse(
-                    "subsets.sizes",
-                    f"the registry of datasets needs an entry {dataset}-{size} with train_rows: {size}; "
-                    "add it or leave the size out",
-                )
+def _check_structures(config):
+    """Networks of structures meet datasets with structures only."""
+    benchmark = config["benchmark"]
+    asked = [("benchmark", d, m) for d in benchmark["datasets"] for m in benchmark["models"]]
+    asked = [(key, d, m) for key, d, m in asked if m not in benchmark["exclude"].get(d, [])]
+    for study, entry in config["subsets"].items():
+        asked += [(f"subsets.{study}", d, m) for d in entry["datasets"] for m in entry["models"]]
+    for key, dataset, model in asked:
+        encoder = config["models"][model].get("encoder")
+        if encoder and reads(encoder) == "graphs" and not config["datasets"][dataset].get("structures"):
+            _refuse(key, f"{model} reads structures, which {dataset} has none of; give it structures: or leave one of them out")
+    for name, entry in config["datasets"].items():
+        structures = entry.get("structures")
+        if not structures:
+            continue
+        if "csv" in entry and not (isinstance(structures, str) and Path(structures).exists()):
+            _refuse(f"datasets.{name}.structures", f"{structures}: no such file or folder; correct the path")
+        if {"matbench", "matminer"} & entry.keys() and config["mirror"] and "mirror_structures" not in entry:
+            _refuse(f"datasets.{name}.structures", "the mirror needs mirror_structures: PATH; add it or leave mirror empty")

@@ -279,11 +279,16 @@ def pack(structures):
     return Crystals(np.concatenate(numbers), np.array(offset, np.int64), neighbour, distance, np.array(ids))
 
 
-def compositions_of(crystals):
-    """Compositions of the structures, elements by atomic number; amounts count the atoms of the cell."""
-    structure = np.repeat(np.arange(len(crystals)), np.diff(crystals.offset))
-    node, amount = np.unique(structure * 256 + crystals.number, return_counts=True)
-    offset = np.searchsorted(node, np.arange(len(crystals) + 1) * 256)
+def compositions_of(number, offset):
+    """Compositions of structures, elements by atomic number; amounts count the atoms of the cell.
+
+    Args:
+        number: [N] atomic numbers; structure s owns the atoms offset[s]:offset[s + 1].
+        offset: [S + 1].
+    """
+    structure = np.repeat(np.arange(len(offset) - 1), np.diff(offset))
+    node, amount = np.unique(structure * 256 + number, return_counts=True)
+    offset = np.searchsorted(node, np.arange(len(offset)) * 256)
     return Compositions((node % 256).astype(np.uint8), amount.astype(float), offset)
 
 

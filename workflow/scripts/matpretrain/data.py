@@ -13,14 +13,15 @@ import pandas as pd
 from matpretrain.files import DataError
 
 
-def read_table(path, target=None, formula="formula", id_column=None):
-    """Read a CSV (also gzipped) into columns id, formula and, where a target is named, target.
+def read_table(path, target=None, formula="formula", id_column=None, structure=None):
+    """Read a CSV (also gzipped) into columns id, formula and, where they are named, target and structure.
 
     Args:
         path: CSV file with a header line.
         target: name of the target column, a finite number in every row; None for a list of formulas.
         formula: name of the formula column.
         id_column: name of the id column; by default "id" where the file has it, else ids are row-1, row-2, ...
+        structure: name of the column that names the structure of a row.
 
     Raises:
         DataError: unreadable or empty file, missing column, missing, infinite or non-numeric target, duplicate id.
@@ -39,7 +40,7 @@ def read_table(path, target=None, formula="formula", id_column=None):
         raise DataError(f"{path}: not a readable CSV ({str(error).strip()}); correct or replace the file") from None
     table.index = pd.RangeIndex(2, len(table) + 2, name="line")
     table = table[(table.fillna("") != "").any(axis=1)]  # blank lines
-    for column in (formula, target, id_column):
+    for column in (formula, target, id_column, structure):
         if column and column not in table.columns:
             raise DataError(
                 f"{path}: no column {column!r} (it has {', '.join(table.columns)}); name the right column in the registry"
@@ -49,6 +50,8 @@ def read_table(path, target=None, formula="formula", id_column=None):
     id_column = id_column or "id"
     ids = table[id_column] if id_column in table.columns else [f"row-{i + 1}" for i in range(len(table))]
     columns = {"id": ids, "formula": table[formula].str.strip()}
+    if structure:
+        columns["structure"] = table[structure].str.strip()
     if target is None:
         return check_ids(pd.DataFrame(columns, index=table.index), path)
     columns["target"] = table[target].str.strip()
@@ -67,6 +70,32 @@ def check_targets(table, path, target="target"):
         found = table["target"].iloc[bad[0]]
         raise DataError(f"{_place(table, path, bad)}: {target} is {found!r}, not a finite number; correct or remove the row")
     return check_ids(table, path).assign(target=value)
+
+
+def log10_targets(table, path):
+    """Return the table with the decimal logarithm of its targets.
+
+    Raises:
+        DataError: naming the first row whose target is not positive.
+    """
+    bad = np.flatnonzero(table["target"].to_numpy() <= 0)
+    if len(bad):
+        raise DataError(
+            f"{_place(table, path, bad)}: target {table['target'].iloc[bad[0]]:g} has no logarithm; remove the row or log10: true"
+        )
+    return table.assign(target=np.log10(table["target"]))
+
+
+def with_structure(table, path, missing):
+    """Return the rows that name a structure, and the ids of the others, which missing="drop" allows.
+
+    Raises:
+        DataError: naming the first row without one.
+    """
+    without = np.flatnonzero(table["structure"] == "")
+    if len(without) and missing != "drop":
+        raise DataError(f"{_place(table, path, without)}: no structure; name one or set missing_structures: drop")
+    return table[table["structure"] != ""], table["id"].iloc[without].tolist()
 
 
 def check_ids(table, path):
@@ -124,11 +153,16 @@ def encode(table, path, known, unknown_elements="error"):
     return table.iloc[keep].reset_index(drop=True), take(compositions, keep), dropped
 
 
-def encode_known(table, path, unknown_elements, say):
-    """`encode` for the elements that have a Matscholar vector; returns table and Compositions, and says what was dropped."""
+def encode_known(table, path, unknown_elements, say, among=True):
+    """`encode` for the elements that have a Matscholar vector; returns table and Compositions, and says what was dropped.
+
+    Args:
+        among: [119] bool, further elements may not occur either.
+    """
     from matpretrain.composition import matscholar_vectors
 
-    table, compositions, dropped = encode(table, path, ~np.isnan(matscholar_vectors()).any(1), unknown_elements)
+    known = ~np.isnan(matscholar_vectors()).any(1) & among
+    table, compositions, dropped = encode(table, path, known, unknown_elements)
     for line in dropped:
         say(f"dropped: {line}")
     return table, compositions

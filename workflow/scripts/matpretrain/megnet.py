@@ -85,6 +85,8 @@ class CrystalInputs:
         DataError: an element that the embedding table lacks.
     """
 
+    CHUNK = 64  # crystals at a time where no gradients are needed
+
     def __init__(self, graphs):
         self.graphs = graphs
         self.row_of = element_rows().to(graphs.number.device)

@@ -23,7 +23,7 @@ from matpretrain.weights import save_weights
 
 WEIGHTS, RECORD = "weights.safetensors", "model.json"
 VECTORS = "element_vectors"
-SHARED = (VECTORS, "train.number", "train.amount", "train.offset")  # tensors that are stored once
+TRAIN = ("train.number", "train.amount", "train.offset")
 SAME = ("encoder", "n_outputs", "loss", "dataset", "unit")  # keys in which all seeds agree
 
 
@@ -45,14 +45,14 @@ class Ensemble:
     Attributes:
         record: model.json of the first seed.
         recipe: Recipe of its training.
-        known: [Z] bool, which atomic numbers have an element vector.
+        known: [Z] bool, which atomic numbers have an element vector; None for a network without them.
         train: Compositions of the dataset.
         members: list of Member, seed by seed, fold by fold.
     """
 
     record: dict
     recipe: Recipe
-    known: np.ndarray
+    known: np.ndarray | None
     train: Compositions
     members: list
 
@@ -68,23 +68,27 @@ def keep(network, fold, mean, std):
     return {"fold": int(fold), "mean": float(mean), "std": float(std), "weights": weights}
 
 
-def save_members(kept, element_vectors, compositions, record, folder):
+def save_members(kept, arguments, compositions, record, folder):
     """Write weights.safetensors and model.json of one seed.
 
     Args:
         kept: what `keep` returned, fold by fold.
-        element_vectors: [Z, n] array from which the networks were built.
+        arguments: those from which the networks were built, besides the number of outputs: an array element_vectors
+            [Z, n], and words and numbers.
         compositions: Compositions of the dataset.
         record: the keys encoder, n_outputs, loss, recipe, dataset, unit and seed, and whatever else should be said.
     """
     folder = Path(folder)
-    arrays = {VECTORS: element_vectors}
+    vectors = {name: array for name, array in arguments.items() if name == VECTORS}  # stored once, not fold by fold
+    shapes = {name: list(array.shape) for name, array in vectors.items()}
+    arrays = dict(vectors)
     arrays |= {f"train.{name}": array for name, array in compositions.arrays().items()}
     for member in kept:
         arrays |= {f"fold{member['fold']}.{name}": array for name, array in member["weights"].items()}
     folds = [{name: member[name] for name in ("fold", "mean", "std")} for member in kept]
     save_weights({name: torch.from_numpy(np.asarray(array)) for name, array in arrays.items()}, folder / WEIGHTS)
-    write_json({**record, VECTORS: list(element_vectors.shape), "folds": folds}, folder / RECORD)
+    arguments = {name: value for name, value in arguments.items() if name not in vectors}
+    write_json({**record, **shapes, "arguments": arguments, "folds": folds}, folder / RECORD)
 
 
 def seed_folders(folder):
@@ -122,8 +126,8 @@ def load_members(folders):
     return Ensemble(
         record,
         recipe,
-        known=(shared[VECTORS] != 0).any(1),
-        train=Compositions(*(shared[name] for name in SHARED[1:])),
+        known=(shared[VECTORS] != 0).any(1) if VECTORS in shared else None,
+        train=Compositions(*(shared[name] for name in TRAIN)),
         members=[member for *_, members in loaded for member in members],
     )
 
@@ -133,7 +137,9 @@ def _load_seed(folder):
     path = folder / WEIGHTS
     try:
         tensors = load_file(path)
-        shared = {name: tensors.pop(name).numpy() for name in SHARED}
+        shared = {name: tensors.pop(name).numpy() for name in TRAIN}
+        if VECTORS in tensors:
+            shared[VECTORS] = tensors.pop(VECTORS).numpy()
     except (OSError, SafetensorError, KeyError) as error:
         raise DataError(f"{path}: not the weights of a trained network ({error}); train again or correct the path") from None
     path = folder / RECORD
@@ -141,12 +147,15 @@ def _load_seed(folder):
         record = json.loads(path.read_text())
         recipe = Recipe(**record["recipe"])
         build = importlib.import_module(f"matpretrain.{record['encoder']}").Model
-        networks = {int(fold["fold"]): build(shared[VECTORS], record["n_outputs"]).eval() for fold in record["folds"]}
+        arguments = record["arguments"] | ({VECTORS: shared[VECTORS]} if VECTORS in shared else {})
+        networks = {int(fold["fold"]): build(**arguments, n_outputs=record["n_outputs"]).eval() for fold in record["folds"]}
         members = [
             Member(int(record["seed"]), int(fold["fold"]), float(fold["mean"]), float(fold["std"]), networks[fold["fold"]])
             for fold in record["folds"]
         ]
-        _ = [record[key] for key in SAME]
+        missing = [key for key in SAME if key not in record]
+        if missing:
+            raise KeyError(missing[0])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
         raise DataError(f"{path}: no record of a trained network ({error}); train again or correct the path") from None
     own = {f"fold{fold}.{name}": tensor for fold, net in networks.items() for name, tensor in _own(net.state_dict()).items()}

@@ -21,6 +21,11 @@ def l1(output, target):
     return (output[:, 0] - target).abs().mean()
 
 
+def mse(output, target):
+    """Mean squared error."""
+    return (output[:, 0] - target).square().mean()
+
+
 def robust_l1(output, target):
     """Negative log likelihood of a Laplace distribution, sqrt(2) |mu - y| exp(-s) + s, up to a constant.
 
@@ -30,7 +35,7 @@ def robust_l1(output, target):
     return (SQRT2 * (mean - target).abs() * (-log_std).exp() + log_std).mean()
 
 
-SUPERVISED = {"l1": (l1, 1), "robust_l1": (robust_l1, 2)}  # name -> function, number of model outputs
+SUPERVISED = {"l1": (l1, 1), "mse": (mse, 1), "robust_l1": (robust_l1, 2)}  # name -> function, number of model outputs
 
 
 class Views:

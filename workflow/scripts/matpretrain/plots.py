@@ -99,6 +99,35 @@ def learning_curves(histories, label, unit):
     return figure
 
 
+def pretraining(history, tasks, title):
+    """Losses on training and validation rows by epoch; where there are any, mean absolute errors and the gradient norm.
+
+    Args:
+        history: data frame epoch, loss, validation_loss and, as the tasks have them, {task}_mae, {task}_training_mae,
+            gradient_norm.
+        tasks: names of the pretext tasks.
+
+    Returns:
+        Figure.
+    """
+    panels = [("loss", {"training": "loss", "validation": "validation_loss"})]
+    for task in tasks:
+        panels.append((f"mean absolute error, {task}", {"training": f"{task}_training_mae", "validation": f"{task}_mae"}))
+    panels.append(("gradient norm before clipping", {"training": "gradient_norm"}))
+    panels = [(name, {k: c for k, c in lines.items() if c in history}) for name, lines in panels]
+    panels = [(name, lines) for name, lines in panels if lines]
+    figure, grid = plt.subplots(1, len(panels), squeeze=False, figsize=(WIDTH * len(panels), WIDTH * 0.8))
+    for axes, (name, lines) in zip(grid.flat, panels, strict=True):
+        for colour, (side, column) in zip(COLOURS, lines.items(), strict=False):
+            axes.plot(history["epoch"], history[column], color=colour, lw=1.2, marker="o", ms=2.5, label=side)
+        axes.set(xlabel="epoch", ylabel=name)
+        axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
+    grid[0, 0].set_title(title, loc="left")
+    grid[0, 0].legend(frameon=False)
+    sns.despine(figure)
+    return figure
+
+
 def mae_bars(table, labels, units):
     """MAE of every model, one panel per dataset; error bars: standard deviation over folds.
 
@@ -165,24 +194,46 @@ def maps(columns, target, quantity, title):
     return figure
 
 
-def subset_curves(table, labels, title, unit):
-    """MAE against the number of training rows on logarithmic axes, a line per model; error bars: standard deviation over folds.
+def subset_panels(table, labels, titles, units, draw):
+    """MAE by number of training rows, a panel per dataset.
 
     Args:
-        table: data frame model, size, train_rows, mae_mean, mae_std.
+        table: data frame dataset, model, size, train_rows, mae_mean, mae_std, n_folds.
         labels: {model: name in the legend}.
+        titles, units: {dataset: text}.
+        draw: subset_curves or subset_bars.
+
+    Returns:
+        Figure.
     """
-    figure, axes = plt.subplots(figsize=(WIDTH * 1.4, WIDTH))
+    datasets = list(dict.fromkeys(table["dataset"]))
+    columns = min(4, len(datasets))
+    n_rows = -(-len(datasets) // columns)
+    figure, grid = plt.subplots(n_rows, columns, squeeze=False, figsize=(WIDTH * 1.05 * columns, WIDTH * 0.95 * n_rows + 0.4))
     models = list(dict.fromkeys(table["model"]))
+    for axes, dataset in zip(grid.flat, datasets, strict=False):
+        note = draw(axes, table[table["dataset"] == dataset], models)
+        axes.set(title=titles[dataset], ylabel=f"MAE ({units[dataset]})")
+    for axes in list(grid.flat)[len(datasets) :]:
+        axes.axis("off")
+    handles = [grid[0, 0].get_legend_handles_labels()[0][models.index(m)] for m in models]
+    names = [labels[m] for m in models]
+    figure.legend(handles, names, loc="outside lower center", ncols=min(3, len(models)), frameon=False, title=note)
+    sns.despine(figure)
+    return figure
+
+
+def subset_curves(axes, table, models):
+    """A line per model on logarithmic axes; error bars: standard deviation over folds. Returns what the bars are."""
     markers = itertools.cycle("osD^vP")
     for place, (model, colour, marker) in enumerate(zip(models, itertools.cycle(COLOURS), markers, strict=False)):
         part = table[table["model"] == model].sort_values("train_rows")
         aside = 1.025 ** (place - (len(models) - 1) / 2)  # bars beside each other, not on top
         axes.errorbar(
-            part["train_rows"].astype(float) * aside, part["mae_mean"], yerr=part["mae_std"], color=colour, label=labels[model],
+            part["train_rows"].astype(float) * aside, part["mae_mean"], yerr=part["mae_std"], color=colour, label=model,
             marker=marker, ms=3.5, lw=1, elinewidth=0.8, capsize=2,
         )  # fmt: skip
-    axes.set(xscale="log", yscale="log", xlabel="training rows", ylabel=f"MAE ({unit})", title=title)
+    axes.set(xscale="log", yscale="log", xlabel="training rows")
     sizes = table.drop_duplicates("train_rows")
     names = [f"{r.train_rows:,}" + ("\n(all)" if r.size == "full" else "") for r in sizes[["train_rows", "size"]].itertuples()]
     axes.set_xticks(sizes["train_rows"].tolist(), names)
@@ -190,6 +241,20 @@ def subset_curves(table, labels, title, unit):
     axes.yaxis.set_major_formatter("{x:g}")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_minor_locator(matplotlib.ticker.NullLocator())
-    axes.legend(frameon=False, title="mean ± std over folds", title_fontsize="small")
-    sns.despine(figure)
-    return figure
+    return "mean ± standard deviation over folds"
+
+
+def subset_bars(axes, table, models):
+    """Groups of bars, one per model, by training size; error bars: standard error over splits. Returns what the bars are."""
+    sizes = list(dict.fromkeys(table.sort_values("train_rows")["size"]))
+    width = 0.8 / len(models)
+    for place, (model, colour) in enumerate(zip(models, itertools.cycle(COLOURS), strict=False)):
+        part = table[table["model"] == model].set_index("size").reindex(sizes)
+        error = part["mae_std"] / np.sqrt((part["n_folds"] - 1).clip(lower=1).astype(float))  # mae_std divides by n
+        axes.bar(
+            np.arange(len(sizes)) + (place - (len(models) - 1) / 2) * width, part["mae_mean"], width, yerr=error, color=colour,
+            label=model, error_kw={"lw": 0.8, "capsize": 1.5},
+        )  # fmt: skip
+    axes.set_xticks(range(len(sizes)), sizes)
+    axes.set(xlabel="training share of all rows")
+    return "mean ± standard error over splits"

@@ -62,6 +62,10 @@ def predict_file(path, folders, formula="formula", unknown_elements="error", say
     """
     table = read_table(path, None, formula)
     ensemble = load_members(folders)
+    if ensemble.known is None:
+        raise DataError(
+            f"{folders[0]}: {ensemble.record['encoder']} reads structures; formulas need a network of compositions, train one"
+        )
     table, compositions, dropped = encode(table, path, ensemble.known, unknown_elements)
     for line in dropped:
         say(f"dropped: {line}")

@@ -12,6 +12,7 @@ import pandas as pd
 import requests
 
 from matpretrain.files import DataError, HashError, atomic_path, check_hash
+from matpretrain.graphs import KNOWN
 
 TRIES = 4
 WAIT = 2.0  # seconds before the second try, doubled each time
@@ -58,8 +59,8 @@ def _fetch(url, path):
             handle.write(block)
 
 
-def read_matbench(name, path, target):
-    """Table (id, formula, target) of a downloaded Matbench file in official order.
+def read_download(name, path, target):
+    """Table (id, formula, target) of a downloaded matminer file; of a Matbench task in official order with official ids.
 
     The composition of a structure is summed from its sites without building pymatgen structures, which keeps
     matbench_mp_e_form (132,752 structures) within memory.
@@ -67,19 +68,49 @@ def read_matbench(name, path, target):
     Raises:
         DataError: the file does not hold the expected columns.
     """
+    ids, columns = _downloaded(name, path, (target,), ("composition", "structure"))
+    source = next(name for name in columns if name != target)
+    formulas = [entry if source == "composition" else structure_formula(entry) for entry in columns[source]]
+    return pd.DataFrame({"id": ids, "formula": formulas, "target": columns[target]})
+
+
+def downloaded_structures(name, path):
+    """Yield the structures (id, lattice, number, frac) of a downloaded matminer file, with the ids of `read_download`.
+
+    Raises:
+        DataError: the file does not hold structures, or one with a partly occupied site.
+    """
+    from pymatgen.core import Element
+
+    ids, columns = _downloaded(name, path, (), ("structure",))
+    for identity, structure in zip(ids, columns["structure"], strict=True):
+        sites = structure["sites"]
+        if any(len(site["species"]) != 1 or site["species"][0]["occu"] != 1 for site in sites):
+            raise DataError(f"{path}: id {identity}: sites with partial occupancy; remove the structure")
+        number = np.array([Element(site["species"][0]["element"]).Z for site in sites], np.uint8)
+        yield (
+            identity,
+            np.array(structure["lattice"]["matrix"], float),
+            number,
+            np.array([site["abc"] for site in sites], float),
+        )
+
+
+def _downloaded(name, path, wanted, alternatives):
+    """(ids, {column: values}) of a matminer file: the wanted columns, and the first of the alternatives that it has."""
     opener = gzip.open if str(path).endswith(".gz") else open
     try:
         with opener(path, "rt") as handle:
             content = json.load(handle)
-        columns = content["columns"]
-        position = columns.index(target)
-        source = next(c for c in ("composition", "structure") if c in columns)
+        names, data = content["columns"], content["data"]
+        chosen = [*wanted, next(c for c in alternatives if c in names)]
+        values = {column: [row[names.index(column)] for row in data] for column in chosen}
+        official = name.startswith("matbench_")
+        identity = None if official else next(c for c in ("material_id", "mpid", "jid") if c in names)
+        ids = matbench_row_ids(name, len(data)) if official else [row[names.index(identity)] for row in data]
     except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, StopIteration) as error:
         raise DataError(f"{path}: not the matminer file of {name} ({error}); delete it and run again") from None
-    where = columns.index(source)
-    formulas = [row[where] if source == "composition" else structure_formula(row[where]) for row in content["data"]]
-    targets = [row[position] for row in content["data"]]
-    return pd.DataFrame({"id": matbench_row_ids(name, len(formulas)), "formula": formulas, "target": targets})
+    return ids, values
 
 
 def structure_formula(structure):
@@ -131,8 +162,21 @@ def aflow_prototypes():
         yield identity, structure.lattice.matrix, np.array(structure.atomic_numbers, np.uint8), structure.frac_coords
 
 
+def _aflow_densities():
+    """Density in g/cm3 of the AFLOW prototypes whose elements MEGNet knows."""
+    from pymatgen.core import Lattice, Structure
+
+    rows = []
+    for identity, lattice, number, frac in aflow_prototypes():
+        if KNOWN[number].all():
+            structure = Structure(Lattice(lattice), number, frac)
+            rows.append((identity, structure.composition.formula.replace(" ", ""), float(structure.density)))
+    return pd.DataFrame(rows, columns=["id", "formula", "target"])
+
+
 STRUCTURES = {"aflow_prototypes": aflow_prototypes}
 EMBEDDED = {
+    "aflow_prototypes": _aflow_densities,
     "pymatgen_exp_formation_energy": _experimental_formation_energy,
     "matminer_transport_seebeck_p": lambda: _transport("S_p"),
 }

@@ -3,26 +3,42 @@
 import numpy as np
 
 MATBENCH_SEED = 18012019  # random state of the official Matbench v0.1 folds
+NEVER_TESTED = -1  # fold of a row that is in no test part
 
 
-def outer_folds(n_rows, n_folds=5, seed=MATBENCH_SEED, groups=None):
+def outer_folds(n_rows, n_folds=5, seed=MATBENCH_SEED, groups=None, test_fraction=None):
     """Test fold [n_rows] of every row: K-fold with shuffling, the official Matbench folds for 5 folds and the default seed.
 
     Args:
         groups: optional [n_rows] labels; rows of one group fall into the same fold (group_by_formula).
+        test_fraction: share of the rows (or groups) in each test part, by default 1 / n_folds. The parts are disjoint;
+            rows that are left over are NEVER_TESTED.
 
     Raises:
-        ValueError: fewer rows (or groups) than folds.
+        ValueError: fewer rows (or groups) than folds, or test parts that do not fit beside each other.
     """
     from sklearn.model_selection import KFold
 
     units, unit_of = (np.arange(n_rows),) * 2 if groups is None else np.unique(groups, return_inverse=True)
     if len(units) < n_folds:
         raise ValueError(f"{len(units)} rows or groups cannot be split into {n_folds} folds")
-    fold = np.empty(len(units), np.int64)
-    for k, (_, test) in enumerate(KFold(n_folds, shuffle=True, random_state=seed).split(units)):
+    fold = np.full(len(units), NEVER_TESTED)
+    if test_fraction is None:
+        parts = [test for _, test in KFold(n_folds, shuffle=True, random_state=seed).split(units)]
+    else:
+        size = max(1, int(test_fraction * len(units)))
+        if size * n_folds > len(units):
+            raise ValueError(f"{n_folds} test parts of {test_fraction:g} of the rows overlap")
+        parts = np.random.default_rng(seed).permutation(len(units))[: size * n_folds].reshape(n_folds, size)
+    for k, test in enumerate(parts):
         fold[test] = k
     return fold[unit_of]
+
+
+def fold_numbers(folds):
+    """The outer folds, sorted, of the test folds [n_rows] of all rows."""
+    numbers = np.unique(folds)
+    return numbers[numbers != NEVER_TESTED].tolist()
 
 
 def hold_out(n_rows, fraction, seed):

@@ -155,3 +155,59 @@ def compare(scores, a, b):
         wilcoxon(x, y)[1],
     )
     return dict(zip(COMPARED, values, strict=True))
+
+
+ALL = "all"  # in place of a dataset: all of them together
+
+
+def compare_nested(scores, model, against):
+    """Two models on training subsets of several datasets, where the cells (dataset, size) are not independent.
+
+    Subsets of one fold lie within each other and share its test part, so that sizes are averaged first: the logarithm of
+    the ratio of the MAEs, one value per fold. Folds of a dataset overlap in their training rows: Nadeau and Bengio's
+    correction, with the mean training size. Datasets are the independent units: a t test and an exact sign-flip test of
+    their means.
+
+    Args:
+        scores: data frame dataset, size, fold, model, mae, n (test rows), train_rows; the folds of a dataset have all sizes.
+        model, against: names in scores["model"]; cells that only one of them has do not count.
+
+    Returns:
+        Data frame with a row per dataset and one for ALL: model, against, dataset, cells, wins (cells where the mean MAE
+        of `model` is lower), change (of the geometric mean MAE in %), t and p (two-sided, as above), p_flip (sign-flip
+        test, ALL only), p_cells (sign test of the wins as if cells were independent, for contrast).
+    """
+    keys = ["dataset", "size", "fold"]
+    scores = scores.groupby(["model", *keys], sort=False)[["mae", "n", "train_rows"]].mean()  # over seeds
+    both = scores.loc[model].join(scores.loc[against]["mae"].rename("other"), how="inner").reset_index()
+    both["ratio"] = np.log(both["mae"] / both["other"])
+    cells = both.groupby(["dataset", "size"], sort=False)[["mae", "other"]].mean().reset_index()
+    cells["won"] = cells["mae"] < cells["other"]
+    rows = []
+    for dataset, part in both.groupby("dataset", sort=False):
+        folds = part.groupby("fold")["ratio"].mean().to_numpy()
+        own = cells[cells["dataset"] == dataset]
+        t, p = corrected_paired_t(folds, np.zeros(len(folds)), part["n"].mean() / part["train_rows"].mean())
+        rows.append({"dataset": dataset, "cells": len(own), "wins": own["won"].sum(), "mean": folds.mean(), "t": t, "p": p})
+    means = np.array([row["mean"] for row in rows])
+    t, p = paired_t(means, np.zeros(len(means)))
+    rows.append({"dataset": ALL, "cells": len(cells), "wins": cells["won"].sum(), "mean": means.mean(), "t": t, "p": p})
+    rows[-1]["p_flip"] = sign_flip(means)
+    table = pd.DataFrame(rows)
+    table["change"] = 100 * np.expm1(table["mean"])
+    table["p_cells"] = [stats.binomtest(int(w), int(n)).pvalue for w, n in zip(table["wins"], table["cells"], strict=True)]
+    table = table.assign(model=model, against=against)
+    return table[["model", "against", "dataset", "cells", "wins", "change", "t", "p", "p_flip", "p_cells"]]
+
+
+def sign_flip(values):
+    """p of the mean of values [n] under changes of their signs, two-sided, over all 2^n of them (n up to 20); NaN for none.
+
+    With n values it cannot go below 2 / 2^n.
+    """
+    values = np.asarray(values, float)
+    if not 0 < len(values) <= 20:
+        return np.nan
+    signs = 1 - 2 * ((np.arange(2 ** len(values))[:, None] >> np.arange(len(values))) & 1)
+    sums = np.abs(signs @ values)
+    return float((sums >= abs(values.sum()) * (1 - 1e-9)).mean())

@@ -5,25 +5,32 @@ import numpy as np
 from matpretrain.files import DataError
 
 SUBSET_SEED = 2024
+FULL = "full"  # in place of a size: the whole training part
 
 
-def outer_split(folds, fold, train_rows=None):
+def n_training(size, n_rows):
+    """Number of training rows that a subset size stands for: "500", or a share of all n_rows such as "10%"."""
+    return round(float(size[:-1]) / 100 * n_rows) if size.endswith("%") else int(size)
+
+
+def outer_split(folds, fold, size=None):
     """Row positions (training, test) of an outer fold, both sorted; the test part is always whole.
 
     Args:
         folds: [n_rows] test fold of every row.
-        train_rows: number of training rows to draw, None for all. The draw depends on the fold alone, neither on a model
-            nor on its seed, and smaller draws lie within larger ones.
+        size: training rows to draw, "500" or, as a share of all rows, "10%"; None for the whole training part. The draw
+            depends on the fold alone, neither on a model nor on its seed, and smaller draws lie within larger ones.
 
     Raises:
-        DataError: train_rows is larger than the training part.
+        DataError: the training part has fewer rows (a share may miss it by the rounding of a fold).
     """
     train, test = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
-    if train_rows is None:
+    if size is None:
         return train, test
-    if train_rows > len(train):
+    wanted = n_training(size, len(folds))
+    if wanted > len(train) + size.endswith("%"):
         raise DataError(
-            f"train_rows is {train_rows}, but fold {fold} has only {len(train)} training rows; set a smaller number"
+            f"a subset of {size} has {wanted} rows, but fold {fold} has only {len(train)} training rows; make it smaller"
         )
-    drawn = np.random.default_rng([SUBSET_SEED, fold]).permutation(train)[:train_rows]
+    drawn = np.random.default_rng([SUBSET_SEED, fold]).permutation(train)[:wanted]
     return np.sort(drawn), test

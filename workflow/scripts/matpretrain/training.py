@@ -11,6 +11,8 @@ import torch
 
 from matpretrain.files import DataError, atomic_path
 
+CHUNK = 2048  # rows at a time without gradients, unless the inputs say otherwise
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -195,11 +197,16 @@ def _resume(path, model, optimiser, average, order, device):
     return saved["history"], saved["best"], saved["best_score"], saved["best_epoch"]
 
 
+def chunks(inputs, rows):
+    """Parts of int64 rows [n] that a network takes at a time where no gradients are needed."""
+    return rows.split(getattr(inputs, "CHUNK", CHUNK))
+
+
 def predict(model, inputs, rows, recipe):
     """Outputs [n, k] of the model for int64 rows [n], as a float64 numpy array."""
     model.eval()
     with torch.inference_mode(), recipe.autocast(rows.device):
-        parts = [model(inputs[part]) for part in rows.split(16 * recipe.batch_size)]
+        parts = [model(inputs[part]) for part in chunks(inputs, rows)]
     return torch.cat(parts).double().cpu().numpy()
 
 

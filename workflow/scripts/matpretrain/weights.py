@@ -14,8 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from matpretrain.files import DataError, atomic_path
 from matpretrain.provenance import write_json
-
-BATCH, BATCH_OF_CRYSTALS = 2048, 64  # rows at a time through an encoder
+from matpretrain.training import chunks
 
 
 def save_weights(tensors, path):
@@ -88,6 +87,5 @@ def load_encoder(folder, device="cpu"):
 def embed(encoder, inputs, rows=None):
     """[rows, d] float32 output of an encoder for rows of its inputs, by default all: its representation before the last ReLU."""
     rows = torch.arange(len(inputs)) if rows is None else rows
-    batch = BATCH if inputs.cost is None else BATCH_OF_CRYSTALS
     with torch.inference_mode():
-        return torch.cat([encoder(inputs[part]) for part in rows.split(batch)]).numpy()
+        return torch.cat([encoder(inputs[part]) for part in chunks(inputs, rows)]).numpy()

@@ -1,0 +1,151 @@
+"""Datasets with crystal structures: their sources, rows without one, logarithms, and a network trained on them."""
+
+import gzip
+import json
+
+import finetune
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from connect_structures import connect_structures
+from prepare_dataset import prepare_dataset
+from pymatgen.core import Lattice, Structure
+
+from matpretrain import graphs, sources
+from matpretrain.data import log10_targets
+from matpretrain.files import DataError, read_csv
+from matpretrain.members import load_members, save_members
+from matpretrain.predict import predict_file
+from matpretrain.splits import outer_folds
+from matpretrain.training import Recipe
+
+SALT = Structure(Lattice.cubic(4.2), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+ALLOY = Structure(Lattice.cubic(3.6), [{"Fe": 0.5, "Ni": 0.5}], [[0, 0, 0]])
+
+
+def quiet(text):
+    pass
+
+
+def downloaded(path, structures, **columns):
+    """A file in the form of matminer's downloads."""
+    names = [*columns, "structure"]
+    data = [list(row) for row in zip(*columns.values(), [s.as_dict() for s in structures], strict=True)]
+    path.write_bytes(gzip.compress(json.dumps({"index": [0], "columns": names, "data": data}).encode()))
+    return path
+
+
+def prepare(folder, entry, path=None, kind="csv", say=quiet):
+    prepare_dataset("mine", entry, path, kind, "error", folder / "table.csv", folder / "compositions.npz", say)
+    return read_csv(folder / "table.csv")
+
+
+def test_structures_of_a_download_keep_the_ids_of_its_rows(tmp_path):
+    path = downloaded(tmp_path / "x.json.gz", [SALT, SALT * 2], mpid=["mp-2", "mp-1"], s_n=[-3.0, 4.0])
+    table = sources.read_download("boltztrap_mp", path, "s_n")
+    assert table.values.tolist() == [["mp-2", "Cl1Na1", -3.0], ["mp-1", "Cl8Na8", 4.0]]
+    structures = list(sources.downloaded_structures("boltztrap_mp", path))
+    assert [s[0] for s in structures] == ["mp-2", "mp-1"] and structures[0][2].tolist() == [11, 17]
+    assert np.allclose(structures[0][1], SALT.lattice.matrix) and np.allclose(structures[1][3], (SALT * 2).frac_coords)
+    official = list(sources.downloaded_structures("matbench_tiny", path))
+    assert [s[0] for s in official] == ["mb-tiny-1", "mb-tiny-2"]
+
+
+def test_a_disordered_structure_of_a_download_is_refused_by_its_id(tmp_path):
+    path = downloaded(tmp_path / "x.json.gz", [SALT, ALLOY], mpid=["mp-1", "mp-2"], s_n=[1.0, 2.0])
+    with pytest.raises(DataError, match="x.json.gz: id mp-2: sites with partial occupancy"):
+        list(sources.downloaded_structures("boltztrap_mp", path))
+    with pytest.raises(DataError, match="not the matminer file of boltztrap_mp"):
+        list(sources.downloaded_structures("boltztrap_mp", downloaded(tmp_path / "y.json.gz", [SALT], s_n=[1.0])))
+
+
+def test_rows_without_a_structure_stop_or_are_told(tmp_path):
+    path = tmp_path / "mine.csv.gz"
+    rows = [f"r{k},NaCl,{k},{'' if k in (1, 3) else f's{k}'}" for k in range(8)]
+    path.write_bytes(gzip.compress("\n".join(["id,formula,gap,structure_id", *rows]).encode()))
+    entry = {"matminer": "mine", "target": "gap", "structures": True, "n_folds": 2}
+    with pytest.raises(
+        DataError, match=r"line 3 \(id r1\) \(and 1 more rows\): no structure; name one or set missing_structures"
+    ):
+        prepare(tmp_path, entry, path, "mirror")
+    said = []
+    table = prepare(tmp_path, entry | {"missing_structures": "drop", "mirror_samples": 8}, path, "mirror", said.append)
+    assert said[0] == "dropped 2 rows without a structure: r1, r3" and "6 rows" in said[1] and "2 dropped" in said[1]
+    assert table["structure"].tolist() == ["s0", "s2", "s4", "s5", "s6", "s7"]
+    with pytest.raises(DataError, match="8 rows, the registry says n_samples: 7"):
+        prepare(tmp_path, entry | {"n_samples": 7}, path, "mirror")
+
+
+def test_elements_that_the_network_lacks_are_named(tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text("id,formula,gap\na,NaCl,1\nb,PoO2,2\nc,Fe,3\nd,FeO,4\ne,KCl,5\n")
+    assert len(prepare(tmp_path, {"csv": "mine.csv", "target": "gap"}, path)) == 5
+    with pytest.raises(DataError, match=r"line 3 \(id b\): no element vector for Po"):
+        prepare(tmp_path, {"csv": "mine.csv", "target": "gap", "structures": "cifs"}, path)
+
+
+def test_logarithms_need_positive_targets(tmp_path):
+    table = pd.DataFrame({"id": ["a", "b"], "formula": "Fe", "target": [100.0, 0.1]})
+    assert log10_targets(table, "x.csv")["target"].tolist() == [2.0, -1.0]
+    with pytest.raises(DataError, match=r"x.csv: row 2 \(id b\): target 0 has no logarithm"):
+        log10_targets(table.assign(target=[1.0, 0.0]), "x.csv")
+
+
+def test_graphs_follow_the_rows_of_a_dataset(tmp_path):
+    folder = tmp_path / "cifs"
+    folder.mkdir()
+    for name, cell in (("small", SALT), ("large", SALT * 2), ("unused", SALT * 3)):
+        cell.to(filename=str(folder / f"{name}.cif"))
+    rows = pd.DataFrame({"id": ["a", "b", "c"], "structure": ["large", "small", "large"]})
+    outputs = (tmp_path / "graphs.safetensors", tmp_path / "graphs.csv")
+    connect_structures(folder, None, None, None, "error", *outputs, quiet, rows)
+    table = read_csv(outputs[1])
+    assert table["id"].tolist() == ["a", "b", "c"] and table["atoms"].tolist() == [16, 2, 16]
+    assert graphs.open_graphs(outputs[0], "cpu").number[16:18].tolist() == [11, 17]
+    with pytest.raises(DataError, match=r"cifs: no structure gone, which row d of the dataset names \(and 1 more rows\)"):
+        more = pd.DataFrame({"id": ["d", "e"], "structure": ["gone", "lost"]})
+        connect_structures(folder, None, None, None, "error", *outputs, quiet, pd.concat([rows, more]))
+
+
+def test_a_network_of_structures_learns_and_its_members_load(tmp_path):
+    table = sources.read_embedded("aflow_prototypes").head(40)
+    table = table.assign(fold=outer_folds(40, 2, test_fraction=0.3))
+    cells = [s for s in sources.aflow_prototypes() if graphs.KNOWN[s[2]].all()][:40]
+    assert [s[0] for s in cells] == table["id"].tolist()
+    graphs.save_graphs(graphs.connect(cells), tmp_path / "graphs.safetensors")
+    assert table["target"].to_numpy() == pytest.approx(graphs.densities(graphs.connect(cells)), rel=1e-4)
+    recipe = Recipe(
+        epochs=10, batch_size=4, min_steps=1, learning_rate=2e-3, weight_decay=0.0, schedule="cosine", warmup=0.1, clip=1.0,
+        average=0.0, select="last", patience=0, precision="float32",
+    )  # fmt: skip
+    training = finetune.Training(
+        table, str(tmp_path / "graphs.safetensors"), "megnet", {"size": "small"}, None, "mse", recipe, 0.1, "70%", 0, "cpu"
+    )
+    predictions, history, kept = finetune.finetune(training, 1, quiet)
+    loss = history.groupby("epoch")["loss"].mean()
+    assert loss.iloc[-1] < 0.8 * loss.iloc[0]
+    compositions = finetune.Compositions(np.array([11], np.uint8), np.array([1.0]), np.array([0, 1]))
+    record = {
+        "encoder": "megnet",
+        "n_outputs": 1,
+        "loss": "mse",
+        "recipe": vars(recipe),
+        "dataset": "d",
+        "unit": "g/cm3",
+        "seed": 0,
+    }
+    save_members(kept, {"size": "small"}, compositions, record, tmp_path / "seed0")
+    ensemble = load_members([tmp_path / "seed0"])
+    member = ensemble.members[1]
+    test = predictions[(predictions["part"] == "test") & (predictions["fold"] == 1)]
+    rows = torch.as_tensor(np.flatnonzero(table["fold"] == 1))
+    network = training.inputs(finetune.importlib.import_module("matpretrain.megnet"))
+    again = finetune.predict(member.network, network, rows, recipe)[:, 0] * member.std + member.mean
+    assert (
+        test["prediction"].to_numpy() == pytest.approx(again, rel=1e-5)
+        and test["id"].tolist() == table["id"].iloc[rows].tolist()
+    )
+    (tmp_path / "new.csv").write_text("formula\nNaCl\n")
+    with pytest.raises(DataError, match="seed0: megnet reads structures; formulas need a network of compositions"):
+        predict_file(tmp_path / "new.csv", [tmp_path / "seed0"])
