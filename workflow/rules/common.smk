@@ -313,3 +313,18 @@ def snapshot_name(path):
     """Flat name of a table in a snapshot: its own, for histories pretrain_{strategy}_history.csv."""
     parts = Path(path).parts
     return "_".join(parts[1:]) if parts[1] == "pretrain" else parts[-1]
+
+
+def subset_runs(study):
+    """{(dataset, model, size): predictions}; size is "full" for the runs of the benchmark on all training rows."""
+    subsets = config["subsets"][study]
+    name = "results/finetune/{}/{}/predictions.csv".format
+    found = {}
+    for dataset in subsets["datasets"]:
+        for model in subsets["models"]:
+            for size in map(str, subsets["sizes"]):
+                subset = size.replace("%", "pct")
+                found[dataset, model, size] = name(f"{dataset}@{subset}", model)
+            if (dataset, model) in runs():
+                found[dataset, model, "full"] = name(dataset, model)
+    return found

@@ -7,30 +7,6 @@ Makes: results/tables/{study}_scores.csv (every fold), results/tables/{study}_su
 """
 
 
-def subset_runs(study):
-    """{(dataset, model, size): predictions}; size is "full" for the runs of the benchmark on all training rows."""
-    subsets = config["subsets"][study]
-    name = "results/finetune/{}/{}/predictions.csv".format
-    found = {}
-    for dataset in subsets["datasets"]:
-        for model in subsets["models"]:
-            for size in map(str, subsets["sizes"]):
-                subset = size.replace("%", "pct")
-                found[dataset, model, size] = name(f"{dataset}@{subset}", model)
-            if (dataset, model) in runs():
-                found[dataset, model, "full"] = name(dataset, model)
-    return found
-
-
-def structure_note(dataset):
-    """Whose structures a dataset has, for tables: those published with it, or how they were matched to its rows."""
-    entry = config["datasets"][dataset]
-    if not entry.get("structures"):
-        return ""
-    matched = entry.get("matched") if source_kind(dataset) == "mirror" else None
-    return matched or "as published"
-
-
 rule score_subsets:
     input:
         predictions=lambda w: list(subset_runs(w.study).values()),

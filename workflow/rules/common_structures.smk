@@ -1,0 +1,68 @@
+"""Where the structures of corpora and datasets come from. No rules."""
+
+
+def teacher_file(corpus):
+    """The weights that embed the structures of a corpus: the user's, else those of the mirror."""
+    teacher = config["corpora"][corpus]["teacher"]
+    if Path(teacher).is_file():
+        return teacher
+    if not config["mirror"]:
+        raise WorkflowError(
+            f"config key corpora.{corpus}.teacher: {teacher}: no such file; give the weights of Crystal Twins, or set mirror: DIR"
+        )
+    return f"{config['mirror']}/{teacher}"
+
+
+def structure_embeddings(wildcards):
+    """Where the embeddings of a corpus come from: a file with vectors, or a teacher's run over structures."""
+    if config["corpora"][wildcards.corpus]["kind"] == "vectors":
+        return {"vectors": corpus_file(wildcards.corpus)}
+    folder = f"results/structures/{wildcards.corpus}"
+    return {
+        "compositions": f"{folder}/compositions.npz",
+        "embeddings": f"{folder}/embeddings.npz",
+    }
+
+
+def structure_source(wildcards):
+    """{"structures": file} of a corpus or dataset, none for embedded structures; of a dataset also {"table": file}."""
+    name = wildcards.table
+    if name in config["corpora"]:
+        embedded = "embedded" in config["corpora"][name]
+        return {} if embedded else {"structures": corpus_file(name)}
+    entry, kind = config["datasets"][name], source_kind(name)
+    found = {"table": f"results/data/{name}/table.csv"}
+    if kind == "csv":
+        found["structures"] = entry["structures"]
+    elif kind == "mirror":
+        found["structures"] = f"{config['mirror']}/{entry['mirror_structures']}"
+    elif kind == "download":
+        found["structures"] = f"resources/downloads/{matminer_name(name)}.json.gz"
+    return found
+
+
+def structure_collection(name):
+    """The embedded structures or the matminer dataset that the structures of a corpus or dataset come from, or None."""
+    if name in config["corpora"]:
+        return config["corpora"][name].get("embedded")
+    if source_kind(name) == "download":
+        return matminer_name(name)
+    return config["datasets"][name].get("embedded")
+
+
+def structure_hash(name):
+    """The hash that the structures of a corpus, or those of a dataset in a mirror, must have; None for others."""
+    if name in config["corpora"]:
+        return corpus_hash(name)
+    if source_kind(name) == "mirror":
+        return config["datasets"][name].get("mirror_structures_sha256")
+    return None
+
+
+def structure_note(dataset):
+    """Whose structures a dataset has, for tables: those published with it, or how they were matched to its rows."""
+    entry = config["datasets"][dataset]
+    if not entry.get("structures"):
+        return ""
+    matched = entry.get("matched") if source_kind(dataset) == "mirror" else None
+    return matched or "as published"
