@@ -67,7 +67,10 @@ def rate(table, implementation, threads, processes, precision):
 
 
 def compare_megnet(rounds):
-    """Print our rate and that of matgl's trainer on the same crystals, one thread each."""
+    """Print our rate and that of matgl's trainer on the same crystals, one thread each, both in the environment of our jobs."""
+    from matpretrain.configuration import set_environment
+
+    set_environment({"structure_backend": "pyg"})
     mirror = os.environ.get("MATPRETRAIN_MIRROR")
     structures = f"{mirror}/structures/phonons.jsonl.gz" if mirror else "aflow_prototypes"
     for size in ("large", "small"):
