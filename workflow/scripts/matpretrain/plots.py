@@ -218,7 +218,7 @@ def subset_panels(table, labels, titles, units, draw):
         axes.axis("off")
     handles = [grid[0, 0].get_legend_handles_labels()[0][models.index(m)] for m in models]
     names = [labels[m] for m in models]
-    figure.legend(handles, names, loc="outside lower center", ncols=min(3, len(models)), frameon=False, title=note)
+    figure.legend(handles, names, loc="outside lower center", ncols=min(columns, len(models)), frameon=False, title=note)
     sns.despine(figure)
     return figure
 
