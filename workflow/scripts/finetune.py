@@ -82,7 +82,6 @@ def train_fold(fold, training, say):
         load_weights(model.encoder, training.weights, say if fold == 0 else None)
     model = model.to(device)
     inputs = training.inputs(network)
-    cost = getattr(inputs, "cost", None)
     scaled = torch.as_tensor((target - mean) / std, dtype=torch.float32, device=device)
 
     def outputs(model, rows):
@@ -106,7 +105,7 @@ def train_fold(fold, training, say):
         evaluate,
         recipe,
         seed=1000 * seed + fold,
-        cost=None if cost is None else cost[torch.as_tensor(train, device=device)],
+        cost=getattr(inputs, "cost", None),
         report=report,
     )
     parts = []

@@ -12,31 +12,32 @@ from matpretrain.splits import MATBENCH_SEED, outer_folds
 
 
 def read(name, entry, path, kind):
-    """Table (id, formula, target) of a registry entry; kind is csv, mirror, download or embedded."""
-    structures = bool(entry.get("structures"))
-    if kind in ("embedded", "download"):
-        if kind == "embedded":
-            where, table = f"embedded dataset {entry['embedded']}", read_embedded(entry["embedded"])
-        else:
-            where, table = path, read_download(entry.get("matbench", entry.get("matminer")), path, entry["target"])
-        table = check_targets(table, where)
-        return table.assign(structure=table["id"]) if structures else table
-    expected = entry.get("sha256" if kind == "csv" else "mirror_sha256")
+    """Table (id, formula, target) of a registry entry; kind is csv, mirror, download or embedded.
+
+    Where the entry has structures also the column structure, which names that of the row: in a mirror the name that the
+    file gives ("" for none), else the id of the row.
+    """
+    expected = entry.get({"csv": "sha256", "mirror": "mirror_sha256"}.get(kind))
     if expected:
         check_hash(path, expected)
     if kind == "mirror":
         target = "target" if "matbench" in entry else entry["target"]
-        return read_table(path, target, structure="structure_id" if structures else None)
-    table = read_table(path, entry["target"], entry.get("formula", "formula"), entry.get("id"))
-    return table.assign(structure=table["id"]) if structures else table
+        return read_table(path, target, structure="structure_id" if entry.get("structures") else None)
+    if kind == "csv":
+        table = read_table(path, entry["target"], entry.get("formula", "formula"), entry.get("id"))
+    elif kind == "download":
+        table = check_targets(read_download(entry.get("matbench", entry.get("matminer")), path, entry["target"]), path)
+    else:
+        table = check_targets(read_embedded(entry["embedded"]), f"embedded dataset {entry['embedded']}")
+    return table.assign(structure=table["id"]) if entry.get("structures") else table
 
 
 def prepare_dataset(name, entry, path, kind, unknown_elements, table_path, compositions_path, say):
     """Validate a dataset, assign its outer folds and encode its formulas."""
     where = path or f"dataset {name}"
     table = read(name, entry, path, kind)
-    n_read, among = len(table), True
-    check_count(table, where, entry.get("mirror_samples" if kind == "mirror" else "n_samples", entry.get("n_samples")))
+    n_read, among, expected = len(table), True, entry.get("n_samples")
+    check_count(table, where, entry.get("mirror_samples", expected) if kind == "mirror" else expected)
     if entry.get("log10"):
         table = log10_targets(table, where)
     if "structure" in table:

@@ -136,7 +136,7 @@ def pretrain(examples_path, elements_path, target_paths, encoder, arguments, tas
         evaluate,
         recipe,
         seed=seed,
-        cost=None if inputs.cost is None else inputs.cost[torch.as_tensor(train, device=device)],
+        cost=inputs.cost,
         report=report,
         progress=progress_bar(len(train), recipe.epochs, say),
         state=state / "training.pt",

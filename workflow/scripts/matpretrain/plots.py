@@ -216,7 +216,7 @@ def subset_panels(table, labels, titles, units, draw):
         axes.set(title=titles[dataset], ylabel=f"MAE ({units[dataset]})")
     for axes in list(grid.flat)[len(datasets) :]:
         axes.axis("off")
-    handles = [grid[0, 0].get_legend_handles_labels()[0][models.index(m)] for m in models]
+    handles, _ = grid[0, 0].get_legend_handles_labels()  # in the order of the models
     names = [labels[m] for m in models]
     figure.legend(handles, names, loc="outside lower center", ncols=min(columns, len(models)), frameon=False, title=note)
     sns.despine(figure)

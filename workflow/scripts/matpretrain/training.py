@@ -75,8 +75,8 @@ def fit(model, loss, train, evaluate, recipe, *, seed, cost=None, report=None, p
         evaluate: function (model) -> dict of floats; the first one, lower is better, selects the weights and stops early.
         recipe: Recipe.
         seed: seeds the order of the batches; the caller seeds the initial weights and torch's random state.
-        cost: int64 tensor [n], what each row of `train` costs (its edges); a step then takes as many rows as cost what
-            batch_size rows cost on average, so that no step is much larger than the others. By default batch_size rows.
+        cost: int64 tensor [rows] by row, what a row costs (its edges); a step then takes as many rows as cost what batch_size
+            rows cost on average, so that no step is much larger than the others. By default batch_size rows.
         report: called with the history row of each epoch.
         progress: called with (epoch, step of the epoch from 1, steps of the epoch) after each step.
         state: path at which every epoch leaves all that a restart needs; training goes on from it where it exists, to
@@ -109,8 +109,8 @@ def fit(model, loss, train, evaluate, recipe, *, seed, cost=None, report=None, p
             break
         model.train()
         total, norms = torch.zeros((), device=device), torch.zeros((), device=device)
-        shuffled = torch.randperm(len(train), generator=order).to(device)
-        for k, rows in enumerate(split(train[shuffled], batch, None if cost is None else cost[shuffled])):
+        shuffled = train[torch.randperm(len(train), generator=order).to(device)]
+        for k, rows in enumerate(split(shuffled, batch, None if cost is None else cost[shuffled])):
             rate = recipe.learning_rate_at((epoch - 1) * n_batches + k, n_steps)
             optimiser.param_groups[0]["lr"] = rate
             with recipe.autocast(device):
