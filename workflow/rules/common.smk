@@ -178,27 +178,31 @@ def strategy(wildcards):
     return config["pretraining"][wildcards.pretraining]
 
 
-def elements_of(pretraining):
-    """Element vectors of a pretraining strategy, or of a network without one (None)."""
-    return (config["pretraining"][pretraining] if pretraining else {}).get(
-        "elements", "matscholar"
-    )
+def elements_of(entry):
+    """Element vectors of a pretraining strategy or of a network; a network has those of its encoder."""
+    start = config["pretraining"].get(entry.get("pretraining"), {})
+    return entry.get("elements", start.get("elements", "matscholar"))
+
+
+def element_file(entry):
+    """{"elements": file} of a strategy or network that takes element vectors."""
+    if "elements" not in reads(entry):
+        return {}
+    return {"elements": f"results/data/elements/{elements_of(entry)}.npy"}
 
 
 def examples(wildcards):
     """What a pretraining strategy trains on: the corpus in the form that its network reads."""
     entry = strategy(wildcards)
-    if reads(entry["encoder"]) == "graphs":
-        return {"examples": f"results/structures/{entry['corpus']}/graphs.safetensors"}
-    return {
-        "examples": f"results/data/{entry['corpus']}/compositions.npz",
-        "elements": f"results/data/elements/{elements_of(wildcards.pretraining)}.npy",
-    }
+    corpus, files = entry["corpus"], element_file(entry)
+    if "graphs" in reads(entry):
+        return {"examples": f"results/structures/{corpus}/graphs.safetensors"} | files
+    return {"examples": f"results/data/{corpus}/compositions.npz"} | files
 
 
-def backend(encoder):
+def backend(entry):
     """The library whose layers a network of structures uses; None for other networks."""
-    return config["structure_backend"] if reads(encoder) == "graphs" else None
+    return config["structure_backend"] if entry["encoder"] == "megnet" else None
 
 
 def task_targets(wildcards):
@@ -216,7 +220,7 @@ def state_key(wildcards):
     entry = strategy(wildcards)
     keys = ("pretraining_recipe", "pretraining_validation", "pretraining_seed")
     made_from = [entry, corpus_keys(entry["corpus"]), *(config[k] for k in keys)]
-    made_from += [fingerprint("pretrain", entry["encoder"]), backend(entry["encoder"])]
+    made_from += [fingerprint("pretrain", entry["encoder"]), backend(entry)]
     return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[
         :12
     ]
@@ -225,10 +229,9 @@ def state_key(wildcards):
 def network_inputs(wildcards):
     """What a network reads besides table and compositions: graphs of the rows, or element vectors."""
     entry = config["models"][wildcards.model]
-    if reads(entry["encoder"]) == "graphs":
-        return {"graphs": f"results/structures/{wildcards.dataset}/graphs.safetensors"}
-    elements = elements_of(entry.get("pretraining"))
-    return {"elements": f"results/data/elements/{elements}.npy"}
+    graphs = f"results/structures/{wildcards.dataset}/graphs.safetensors"
+    files = {"graphs": graphs} if "graphs" in reads(entry) else {}
+    return files | element_file(entry)
 
 
 def subset_size(wildcards):

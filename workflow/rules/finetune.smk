@@ -44,7 +44,7 @@ rule finetune:
     params:
         encoder=lambda w: config["models"][w.model]["encoder"],
         arguments=lambda w: arguments_of(w.model),
-        backend=lambda w: backend(config["models"][w.model]["encoder"]),
+        backend=lambda w: backend(config["models"][w.model]),
         loss=lambda w: recipe_of(w.model)["loss"],
         recipe=lambda w: {k: v for k, v in recipe_of(w.model).items() if k != "loss"},
         inner_fraction=config["inner_fraction"],

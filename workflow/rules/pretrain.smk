@@ -7,9 +7,7 @@ results/figures/pretraining/{pretraining}.png and results/figures/crystals/{pret
 """
 
 OF_CRYSTALS = [
-    p
-    for p, entry in config["pretraining"].items()
-    if reads(entry["encoder"]) == "graphs"
+    p for p, entry in config["pretraining"].items() if "graphs" in reads(entry)
 ]
 
 
@@ -66,7 +64,7 @@ rule pretrain:
         encoder=lambda w: strategy(w)["encoder"],
         arguments=lambda w: strategy(w).get("arguments", {}),
         corpus=lambda w: strategy(w)["corpus"],
-        elements=lambda w: elements_of(w.pretraining),
+        elements=lambda w: elements_of(strategy(w)),
         backend=lambda w: backend(strategy(w)["encoder"]),
         tasks=lambda w: strategy(w)["tasks"],
         recipe=lambda w: config["pretraining_recipe"] | strategy(w).get("recipe", {}),

@@ -32,12 +32,27 @@ def read(name, entry, path, kind):
     return table.assign(structure=table["id"]) if entry.get("structures") else table
 
 
+def with_folds(table, where, entry, groups=None):
+    """The table with its outer folds; groups as in splits.outer_folds."""
+    seed = entry.get("split_seed", MATBENCH_SEED)
+    try:
+        fold = outer_folds(len(table), entry.get("n_folds", 5), seed, groups, entry.get("test_fraction"))
+    except ValueError as error:
+        raise DataError(f"{where}: {error}; add rows or set a smaller n_folds or test_fraction") from None
+    return table.assign(fold=fold)
+
+
 def prepare_dataset(name, entry, path, kind, unknown_elements, table_path, compositions_path, say):
     """Validate a dataset, assign its outer folds and encode its formulas."""
     where = path or f"dataset {name}"
     table = read(name, entry, path, kind)
     n_read, among, expected = len(table), True, entry.get("n_samples")
+    grouped = entry.get("split") == "group_by_formula"
     check_count(table, where, entry.get("mirror_samples", expected) if kind == "mirror" else expected)
+    if not grouped:
+        table = with_folds(
+            table, where, entry
+        )  # of all rows: where some are dropped, the others stay in their (official) folds
     if entry.get("log10"):
         table = log10_targets(table, where)
     if "structure" in table:
@@ -47,18 +62,14 @@ def prepare_dataset(name, entry, path, kind, unknown_elements, table_path, compo
             say(f"dropped {len(without)} rows without a structure: {', '.join(without)}")
     table, compositions = encode_known(table, where, unknown_elements, say, among)
     number = distinct_numbers(compositions)
-    groups = number if entry.get("split") == "group_by_formula" else None
-    try:
-        seed = entry.get("split_seed", MATBENCH_SEED)
-        fold = outer_folds(len(table), entry.get("n_folds", 5), seed, groups, entry.get("test_fraction"))
-    except ValueError as error:
-        raise DataError(f"{where}: {error}; add rows or set a smaller n_folds or test_fraction") from None
+    if grouped:
+        table = with_folds(table, where, entry, number)
     say(
         f"{len(table)} rows, {len(np.unique(number))} distinct compositions, {n_read - len(table)} dropped, from {where} ({kind})"
     )
     with atomic_path(compositions_path) as temporary:
         np.savez(temporary, **compositions.arrays())
-    write_csv(table.assign(fold=fold), table_path)
+    write_csv(table, table_path)
 
 
 if __name__ == "__main__":

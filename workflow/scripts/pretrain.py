@@ -83,9 +83,7 @@ def pretrain(examples_path, elements_path, target_paths, encoder, arguments, tas
     torch.manual_seed(seed)
     vectors = {"element_vectors": np.load(elements_path)} if elements_path else {}
     model = Pretext(network.Encoder(**vectors, **arguments), tasks, targets).to(device)
-    say(
-        f"{len(train)} {network.READS}, {len(validation)} for validation, {torch.get_num_threads()} threads on {describe(device)}"
-    )
+    say(f"{len(train)} examples, {len(validation)} for validation, {torch.get_num_threads()} threads on {describe(device)}")
     batch = recipe.batch_for(len(train))
     validation = torch.as_tensor(validation, device=device)
 

@@ -114,6 +114,37 @@ def element_fractions(compositions):
     return vector
 
 
+# Written with twice the reduced amounts, as in pymatgen's formulas: molecules of two atoms, and peroxides.
+DIATOMIC = np.array([1, 7, 8, 9, 17])  # H, N, O, F, Cl
+OXYGEN, PEROXIDE = 8, np.array([1, 3, 11, 19, 37, 55])  # H2O2, Li2O2, Na2O2, K2O2, Rb2O2, Cs2O2
+TOLERANCE = 1e-4  # amounts are multiples of a common unit up to this (pymatgen: largest denominator 10,000)
+
+
+def atom_counts(compositions):
+    """[M] number of atoms of each node in the reduced integer formula: whole numbers in the ratio of the amounts.
+
+    The same numbers as pymatgen's `get_integer_formula_and_factor`; Fe0.62C0.38 has 31 and 19 atoms. An element whose
+    amount rounds to nothing at that precision (0.00006 in a few steels) has no atom.
+    """
+    amount, offset, count = compositions.amount, compositions.offset, compositions.count
+    unit = amount[offset[:-1]].copy()
+    for k in range(1, count.max(initial=0)):
+        rows = np.flatnonzero(count > k)
+        a, b = unit[rows], amount[offset[rows] + k]
+        while (b > TOLERANCE).any():  # Euclid's algorithm for real numbers
+            a, b = np.where(b > TOLERANCE, b, a), np.where(b > TOLERANCE, a % np.where(b > TOLERANCE, b, 1), b)
+        unit[rows] = a
+    atoms = np.rint(amount / unit[compositions.row]).astype(np.int64)
+    atoms //= np.gcd.reduceat(atoms, offset[:-1])[compositions.row]
+    number = compositions.number
+    doubled = np.isin(number, DIATOMIC) & (count == 1)[compositions.row]
+    pair = offset[:-1][count == 2]
+    ends, other = np.stack([number[pair], number[pair + 1]]), np.stack([number[pair + 1], number[pair]])
+    peroxide = ((ends == OXYGEN) & np.isin(other, PEROXIDE)).any(0) & (atoms[pair] == atoms[pair + 1])
+    doubled[pair[peroxide]] = doubled[pair[peroxide] + 1] = True
+    return atoms * np.where(doubled, 2, 1)
+
+
 def formula_keys(compositions, digits=6):
     """Hashable key of each composition: its elements by atomic number and fractions rounded to `digits`."""
     keys = []

@@ -90,6 +90,10 @@ def _check_files(config, package):
                     f"{kind}.{name}.encoder",
                     f"there is no module {package.name}/{entry['encoder']}.py; correct the name or write it",
                 )
+            try:
+                "encoder" in entry and reads(entry)
+            except KeyError as error:
+                _refuse(f"{kind}.{name}.arguments.mode", f"{entry['encoder']} has no mode {error}; see READS in its module")
     if config["mirror"] and not Path(config["mirror"]).is_dir():
         _refuse("mirror", f"{config['mirror']}: no such folder; correct the path or leave it empty to download")
 
@@ -109,12 +113,12 @@ def _check_strategies(config):
     """Networks, pretext tasks and corpora that fit each other."""
     for name, entry in config["pretraining"].items():
         key, corpus = f"pretraining.{name}", config["corpora"].get(entry["corpus"], {"kind": None})
-        graphs = reads(entry["encoder"]) == "graphs"
+        graphs = "graphs" in reads(entry)
         if graphs and corpus["kind"] not in (None, "structures"):
             _refuse(f"{key}.corpus", f"{entry['encoder']} reads structures; name a corpus of kind structures")
         wrong = [task for task in entry["tasks"] if (task == "denoising") != graphs]
         if wrong:
-            _refuse(f"{key}.tasks", f"{wrong[0]} is not a task for {entry['encoder']}, which reads {reads(entry['encoder'])}")
+            _refuse(f"{key}.tasks", f"{wrong[0]} is not a task for {entry['encoder']}, which reads {reads(entry)[0]}")
         if "structure" in entry["tasks"] and corpus["kind"] == "structures" and "teacher" not in corpus:
             _refuse(f"corpora.{entry['corpus']}", f"pretraining.{name} embeds its structures: it needs teacher: PATH; add it")
 
@@ -161,8 +165,8 @@ def _check_structures(config):
     for study, entry in config["subsets"].items():
         asked += [(f"subsets.{study}", d, m) for d in entry["datasets"] for m in entry["models"]]
     for key, dataset, model in asked:
-        encoder = config["models"][model].get("encoder")
-        if encoder and reads(encoder) == "graphs" and not config["datasets"][dataset].get("structures"):
+        entry = config["models"][model]
+        if "encoder" in entry and "graphs" in reads(entry) and not config["datasets"][dataset].get("structures"):
             _refuse(key, f"{model} reads structures, which {dataset} has none of; give it structures: or leave one of them out")
     for name, entry in config["datasets"].items():
         structures = entry.get("structures")

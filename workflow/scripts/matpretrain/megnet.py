@@ -17,12 +17,13 @@ from torch.nn import functional as F
 from matpretrain.activation import ShiftedSoftplus, edge_activation
 from matpretrain.files import DataError
 from matpretrain.graphs import CUTOFF, KNOWN, open_graphs
+from matpretrain.packed import members
 
 SIZES = {  # hidden_layer_sizes of input, conv and output
     "small": ((64, 32), (64, 64, 32), (32, 16)),
     "large": ((128, 64), (128, 128, 64), (64, 32)),
 }
-READS = "graphs"  # what Inputs is made from
+READS = ("graphs",)  # what Inputs and Model are made from
 EQUAL = 1e-4  # angstrom; a graph whose edge lengths vary less than this has one edge length
 
 
@@ -114,21 +115,13 @@ class CrystalInputs:
 
     def __getitem__(self, rows):
         graphs = self.graphs
-        node, node_row, first_node = _members(graphs.node_offset, rows)
-        pair, pair_row, _ = _members(graphs.pair_offset, rows)
+        node, node_row, first_node = members(graphs.node_offset, rows)
+        pair, pair_row, _ = members(graphs.pair_offset, rows)
         ends = torch.stack([graphs.first[pair], graphs.second[pair]]).long() + first_node[pair_row]
         edge = torch.cat([ends, ends.flip(0)], 1)
         shift = torch.bmm(graphs.image[pair].float().unsqueeze(1), graphs.lattice[rows][pair_row]).squeeze(1)
         element = self.row_of[graphs.number[node].long()]
         return Batch(element, graphs.position[node], edge, shift, node_row, pair_row.repeat(2), len(rows))
-
-
-def _members(offset, rows):
-    """Positions of the members of some rows, the row of each from 0, and where each row starts among them."""
-    start, count = offset[rows], offset[rows + 1] - offset[rows]
-    first = F.pad(count.cumsum(0), (1, 0))
-    row = torch.repeat_interleave(torch.arange(len(rows), device=offset.device), count)
-    return torch.arange(int(first[-1]), device=offset.device) + (start - first[:-1])[row], row, first[:-1]
 
 
 def element_rows():

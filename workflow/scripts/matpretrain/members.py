@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from matpretrain.composition import Compositions
+from matpretrain.composition import N_ELEMENTS, Compositions
 from matpretrain.files import DataError
 from matpretrain.provenance import write_json
 from matpretrain.training import Recipe
@@ -45,14 +45,14 @@ class Ensemble:
     Attributes:
         record: model.json of the first seed.
         recipe: Recipe of its training.
-        known: [Z] bool, which atomic numbers have an element vector; None for a network without them.
+        known: [Z] bool, which atomic numbers have an element vector; all for a network that takes none.
         train: Compositions of the dataset.
         members: list of Member, seed by seed, fold by fold.
     """
 
     record: dict
     recipe: Recipe
-    known: np.ndarray | None
+    known: np.ndarray
     train: Compositions
     members: list
 
@@ -126,7 +126,7 @@ def load_members(folders):
     return Ensemble(
         record,
         recipe,
-        known=(shared[VECTORS] != 0).any(1) if VECTORS in shared else None,
+        known=(shared[VECTORS] != 0).any(1) if VECTORS in shared else np.ones(N_ELEMENTS + 1, bool),
         train=Compositions(*(shared[name] for name in TRAIN)),
         members=[member for *_, members in loaded for member in members],
     )

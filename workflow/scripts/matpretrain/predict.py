@@ -16,6 +16,7 @@ from matpretrain.data import encode, read_table
 from matpretrain.distance import TrainingSet
 from matpretrain.files import DataError, write_csv
 from matpretrain.members import load_members, seed_folders
+from matpretrain.provenance import reads
 
 
 def member_predictions(ensemble, compositions):
@@ -62,7 +63,7 @@ def predict_file(path, folders, formula="formula", unknown_elements="error", say
     """
     table = read_table(path, None, formula)
     ensemble = load_members(folders)
-    if ensemble.known is None:
+    if "graphs" in reads(ensemble.record):
         raise DataError(
             f"{folders[0]}: {ensemble.record['encoder']} reads structures; formulas need a network of compositions, train one"
         )

@@ -26,13 +26,24 @@ def fingerprint(*names):
     return digest.hexdigest()[:12]
 
 
+def reads(entry):
+    """What the network of a registry entry is made from: "compositions" or "graphs", and "elements" where it takes vectors.
+
+    It is the constant READS of its module, a tuple; of a network with modes {mode: tuple}, the first one by default.
+
+    Raises:
+        KeyError: there is no such mode.
+    """
+    found = _reads(entry["encoder"])
+    return found[entry.get("arguments", {}).get("mode", next(iter(found)))] if isinstance(found, dict) else found
+
+
 @cache
-def reads(network):
-    """What the examples of a network are, the constant READS of its module: "compositions" or "graphs"."""
+def _reads(network):
     for node in _tree(network).body:
         if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", None) == "READS":
             return ast.literal_eval(node.value)
-    return "compositions"
+    return ("compositions", "elements")
 
 
 def _closure(names):

@@ -14,11 +14,12 @@ from torch.nn import functional as F
 
 from matpretrain.attention import attend
 from matpretrain.composition import Compositions
+from matpretrain.packed import members
 
 WIDTH, HEADS, HIDDEN = 64, 3, 256
 TRUNK, HEAD = (1024, 512), (128, 64)
 REPRESENTATION = 256
-READS = "compositions"  # what Inputs is made from
+READS = ("compositions", "elements")  # what Inputs and Model are made from
 MASKED = -1  # an element hidden from the encoder: its vector is zero, its weight and its edges stay
 
 
@@ -73,10 +74,7 @@ class CompositionInputs:
         return len(self.offset) - 1
 
     def __getitem__(self, rows):
-        start = self.offset[rows]
-        count = self.offset[rows + 1] - start
-        offset = F.pad(count.cumsum(0), (1, 0))
-        node = torch.arange(int(offset[-1]), device=offset.device) + torch.repeat_interleave(start - offset[:-1], count)
+        node, _, offset = members(self.offset, rows)
         return Batch(self.element[node], self.fraction[node], offset)
 
 

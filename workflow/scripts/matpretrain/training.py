@@ -69,7 +69,8 @@ def fit(model, loss, train, evaluate, recipe, *, seed, cost=None, report=None, p
     """Train `model` in place and leave it with the selected weights.
 
     Args:
-        model: torch module on its device.
+        model: torch module on its device. Two methods are optional: penalised(), {c: parameters} whose sum of squares,
+            times c, is part of the loss, and constrain(), called after every step.
         loss: function (model, rows) -> scalar tensor; rows is an int64 tensor [B] drawn from `train`.
         train: int64 tensor [n] of training rows, on the model's device.
         evaluate: function (model) -> dict of floats; the first one, lower is better, selects the weights and stops early.
@@ -96,7 +97,7 @@ def fit(model, loss, train, evaluate, recipe, *, seed, cost=None, report=None, p
     n_batches = math.ceil(len(train) / batch)
     n_steps = recipe.epochs * n_batches
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(parameters, lr=0.0, weight_decay=recipe.weight_decay, fused=True)
+    optimiser = torch.optim.AdamW(_groups(model, parameters, recipe), lr=0.0, fused=True)
     average = WeightAverage(model, recipe.average * n_steps) if recipe.average else None
     tested = average.model if average else model
     best, best_score, best_epoch = None, math.inf, 0
@@ -112,7 +113,8 @@ def fit(model, loss, train, evaluate, recipe, *, seed, cost=None, report=None, p
         shuffled = train[torch.randperm(len(train), generator=order).to(device)]
         for k, rows in enumerate(split(shuffled, batch, None if cost is None else cost[shuffled])):
             rate = recipe.learning_rate_at((epoch - 1) * n_batches + k, n_steps)
-            optimiser.param_groups[0]["lr"] = rate
+            for group in optimiser.param_groups:
+                group["lr"] = rate
             with recipe.autocast(device):
                 value = loss(model, rows)
             optimiser.zero_grad(set_to_none=True)
@@ -120,6 +122,8 @@ def fit(model, loss, train, evaluate, recipe, *, seed, cost=None, report=None, p
             if recipe.clip:
                 norms += torch.nn.utils.clip_grad_norm_(parameters, recipe.clip)
             optimiser.step()
+            if hasattr(model, "constrain"):
+                model.constrain()
             if average:
                 average.update(model)
             total += value.detach() * len(rows)
@@ -144,6 +148,16 @@ def fit(model, loss, train, evaluate, recipe, *, seed, cost=None, report=None, p
             _save_state(state, model, optimiser, average, order, device, history, best, best_score, best_epoch)
     model.load_state_dict(tested.state_dict() if best is None else best)
     return history
+
+
+def _groups(model, parameters, recipe):
+    """Parameter groups of the optimiser: the recipe's decoupled decay, or the gradient of what the model penalises."""
+    penalised = model.penalised() if hasattr(model, "penalised") else {}
+    own = {id(parameter) for group in penalised.values() for parameter in group}
+    groups = [{"params": [p for p in parameters if id(p) not in own], "weight_decay": recipe.weight_decay}]
+    for coefficient, group in penalised.items():
+        groups.append({"params": group, "weight_decay": 2 * coefficient, "decoupled_weight_decay": False})
+    return groups
 
 
 def split(rows, batch, cost=None):

@@ -1,0 +1,139 @@
+import numpy as np
+import pytest
+import torch
+from naive_finder import finder as naive
+from pymatgen.core import Composition, Element, Lattice, Structure
+
+from matpretrain.composition import atom_counts, parse_formulas
+from matpretrain.finder import ATTENTION, Finder, GraphInputs
+from matpretrain.graphs import connect, save_graphs
+
+FORMULAS = ["SrTiO3", "O2", "Fe", "LiFePO4", "Fe0.5C0.25N0.25", "K2O2", "H2O"]
+
+
+def vectors(width=6):
+    return torch.randn(119, width, generator=torch.Generator().manual_seed(1)).numpy()
+
+
+def atoms_of(batch, b):
+    """Elements of the atoms of graph b of a batch in composition mode."""
+    nodes = (batch.row == b).nonzero().flatten()
+    return [int(batch.element[k]) for k in nodes for _ in range(int(batch.atoms[k]))]
+
+
+def double(inputs):
+    for name in ("atoms", "weight", "distance"):
+        if getattr(inputs, name) is not None:
+            setattr(inputs, name, getattr(inputs, name).double())
+    return inputs
+
+
+def agree(model, found, expected):
+    """Values and the gradients of all parameters."""
+    parameters = list(model.parameters())
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-10)
+    weight = torch.randn(found.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    for a, b in zip(
+        torch.autograd.grad((found * weight).sum(), parameters, allow_unused=True),
+        torch.autograd.grad((expected * weight).sum(), parameters, allow_unused=True),
+        strict=True,
+    ):
+        assert (a is None) == (b is None)
+        if a is not None:
+            torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("options", [{}, {"layers": 3}, {"layers": 1}, {"attention": "pooling"}, {"attention": "none"}])
+def test_elements_with_multiplicities_are_the_graph_of_atoms(options):
+    torch.manual_seed(0)
+    model = Finder(vectors(), 2, **options).double()
+    batch = double(GraphInputs(parse_formulas(FORMULAS)[0]))[torch.arange(len(FORMULAS))]
+    expected = []
+    for b in range(len(FORMULAS)):
+        element = atoms_of(batch, b)
+        everyone = range(len(element))
+        expected.append(naive(model, element, [[j for j in everyone if j != i] for i in everyone]))
+    agree(model, model(batch), torch.stack(expected))
+
+
+def rock_salt_and_others():
+    cell = Lattice.cubic(3.9)
+    perovskite = Structure(
+        cell, ["Sr", "Ti", "O", "O", "O"], [[0, 0, 0], [0.5] * 3, [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]]
+    )
+    lonely = Structure(Lattice.cubic(12), ["Ne"], [[0, 0, 0]])
+    small = Structure(Lattice.hexagonal(2.5, 3.1), ["B", "N"], [[0.1, 0.2, 0.0], [0.4, 0.5, 0.55]])
+    return [perovskite, lonely, small]
+
+
+@pytest.mark.parametrize("options", [{}, {"attention": "none", "readout": False}])
+def test_structure_mode_takes_the_nearest_image_below_the_cutoff(options, tmp_path):
+    torch.manual_seed(0)
+    structures = rock_salt_and_others()
+    arrays = [(str(k), s.lattice.matrix, np.array(s.atomic_numbers, np.uint8), s.frac_coords) for k, s in enumerate(structures)]
+    save_graphs(connect(arrays), tmp_path / "graphs.safetensors")
+    inputs = double(GraphInputs.read(tmp_path / "graphs.safetensors"))
+    model = Finder(vectors(), 1, mode="structure", **options).double()
+    expected = []
+    for structure in structures:
+        matrix = structure.distance_matrix
+        n = len(structure)
+        neighbours = [[j for j in range(n) if j != i and matrix[i, j] < 4.0] for i in range(n)]
+        distance = {(i, j): float(matrix[i, j]) for i in range(n) for j in neighbours[i]}
+        expected.append(naive(model, structure.atomic_numbers, neighbours, distance or {}))
+    found = model(inputs[torch.arange(len(structures))])
+    torch.testing.assert_close(found, torch.stack(expected), rtol=1e-5, atol=1e-6)  # graphs are stored in float32
+    assert len(inputs) == 3 and inputs.pair_offset.diff().tolist()[1] == 0
+
+
+def test_atoms_are_those_of_pymatgens_integer_formula(mirror):
+    import pandas as pd
+
+    for task in ("steels", "phonons", "dielectric"):
+        table = pd.read_csv(mirror / f"tables/matbench_{task}.csv.gz", dtype=str, keep_default_na=False)
+        formulas = table["formula"].tolist()[:700]
+        compositions, _ = parse_formulas(formulas)
+        atoms = atom_counts(compositions)
+        for k, formula in enumerate(formulas):
+            nodes = slice(compositions.offset[k], compositions.offset[k + 1])
+            found = {
+                Element.from_Z(int(z)).symbol: n for z, n in zip(compositions.number[nodes], atoms[nodes], strict=True) if n
+            }
+            assert found == Composition(Composition(formula).get_integer_formula_and_factor()[0]).get_el_amt_dict()
+
+
+def test_numbers_of_parameters_are_those_of_the_released_code():
+    for mode, n in (("composition", 13_025_140), ("structure", 12_910_706)):
+        assert sum(p.numel() for p in Finder(vectors(200), 2, mode=mode).parameters()) == n
+
+
+def test_constraints_clip_and_penalties_name_every_kernel_once():
+    model = Finder(vectors(), 1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(50)
+    value, update = model.encoder.layers[0].value.weight.clone(), model.encoder.layers[0].update.weight.clone()
+    model.constrain()
+    layer, pooling = model.encoder.layers[0], model.encoder.pooling[1]
+    for linear, largest in ((layer.query, 1), (layer.key, 1), (layer.value, 2), (pooling.gate[0], 1), (pooling.gate[1], 1)):
+        assert linear.weight.norm(dim=1).max().item() == pytest.approx(largest, rel=1e-5)
+    torch.testing.assert_close(
+        layer.value.weight, value * (2 / value.norm(dim=1, keepdim=True)).clamp(max=1), rtol=1e-5, atol=0
+    )
+    torch.testing.assert_close(layer.update.weight, update)
+    listed = [id(p) for group in model.penalised().values() for p in group]
+    assert len(listed) == len(set(listed)) == 6 + 2 * 4 + 2 * 2 + 5
+
+
+def test_steels_are_whole_and_no_two_modes_exist_of_another_name(mirror):
+    import pandas as pd
+
+    table = pd.read_csv(mirror / "tables/matbench_steels.csv.gz", dtype=str, keep_default_na=False)
+    inputs = GraphInputs(parse_formulas(table["formula"].tolist())[0])
+    batch = inputs[torch.arange(len(inputs))]
+    assert len(inputs) == 312 and torch.bincount(batch.row, batch.atoms).median() > 9000
+    with torch.inference_mode():
+        assert Finder(vectors(), 1)(batch).isfinite().all()
+    with pytest.raises(ValueError, match="composition, structure"):
+        Finder(vectors(), mode="both")
+    assert list(ATTENTION) == ["all", "pooling", "none"]

@@ -1,0 +1,383 @@
+"""Finder (Ihalage and Hao, Adv. Sci. 9, 2200164 (2022)): one attention network on formula graphs with or without structure.
+
+Composition mode: the atoms of the integer formula, every one a neighbour of every other; the edges are predicted.
+Structure mode: the atoms of the cell, neighbours below 4 angstrom (nearest image only); the edges are Gaussians of the
+distance. In composition mode atoms of one element share their state, so a node is a distinct element with the number of
+its atoms, and a pair of elements counts as often as pairs of their atoms occur: the same function at the cost of the
+elements (a steel of 9,000 atoms has a dozen), which an atom-by-atom oracle checks in the tests.
+
+Where the paper and its released code differ, this follows the code, which made the published numbers:
+the update is ReLU(W v + b) + messages (eq. 7 is linear); messages are multiplied by MESSAGE_SCALE (a batch normalisation
+with fixed mean 0 and variance 0.5); the kernels of CLIPPED layers are rescaled after every step to columns of a largest norm.
+"""
+
+import itertools
+import math
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from matpretrain.composition import atom_counts
+from matpretrain.files import DataError
+from matpretrain.graphs import open_graphs
+from matpretrain.packed import members
+
+READS = {"composition": ("compositions", "elements"), "structure": ("graphs", "elements")}  # by mode, of Inputs and Model
+EDGE_HIDDEN, MESSAGE_HIDDEN, POOL_HIDDEN = (128, 64), (128, 64), 256
+FILTERS, DENSE = 64, (512, 1024, 1024, 256)
+CUTOFF = 4.0  # angstrom
+CENTRES, SPACING, GAUSS_WIDTH = 20, 0.25, 0.5  # Gaussians at 0, 0.25, ..., 4.75 angstrom
+MESSAGE_SCALE = 1 / math.sqrt(0.5 + 0.001)
+EPSILON = 1e-9  # in the denominators of both softmax functions
+L2_ATTENTION, L2 = 1e-8, 1e-6  # of query, key, value kernels; of hidden and dense kernels
+ATTENTION = {"all": (True, True), "pooling": (False, True), "none": (False, False)}  # attention of (messages, pooling)
+
+
+class Batch:
+    """Packed graphs with M nodes and P directed pairs of neighbours in all.
+
+    Attributes:
+        element: [M] int64 row of the element table.
+        atoms: [M] atoms that a node stands for, 1 in structure mode.
+        row: [M] int64 graph of each node; rows is their number, B.
+        receiver, sender: [P] int64 nodes.
+        weight: [P] atoms of the sender that neighbour one atom of the receiver.
+        degree: [M] neighbours of one atom of each node.
+        distance: [P] in angstrom, None in composition mode.
+    """
+
+    __slots__ = ("atoms", "degree", "distance", "element", "receiver", "row", "rows", "sender", "weight")
+
+    def __init__(self, element, atoms, row, rows, receiver, sender, weight, distance):
+        self.element, self.atoms, self.row, self.rows = element, atoms, row, rows
+        self.receiver, self.sender, self.weight, self.distance = receiver, sender, weight, distance
+        self.degree = atoms.new_zeros(len(atoms)).index_add(0, receiver, weight)
+
+
+class GraphInputs:
+    """All formula graphs of a dataset on one device; indexing with rows [B] (int64) returns their `Batch`.
+
+    Args:
+        compositions: `composition.Compositions`, for composition mode.
+    """
+
+    CHUNK = 256  # graphs at a time where no gradients are needed
+
+    def __init__(self, compositions, device="cpu"):
+        atoms = atom_counts(compositions)
+        count = compositions.count
+        pairs = np.repeat(np.cumsum(count**2) - count**2, count**2)
+        row = np.repeat(np.arange(len(count)), count**2)
+        within = np.arange(len(row)) - pairs
+        receiver, sender = within // count[row], within % count[row]
+        weight = atoms[compositions.offset[row] + sender] - (receiver == sender)
+        kept = weight > 0  # a lone atom is no neighbour of itself
+        pair_offset = np.concatenate([[0], np.bincount(row[kept], minlength=len(count)).cumsum()])
+        self._store(
+            device,
+            compositions.number,
+            atoms,
+            compositions.offset,
+            receiver[kept],
+            sender[kept],
+            pair_offset,
+            weight[kept],
+            None,
+        )
+
+    @classmethod
+    def read(cls, path, device="cpu"):
+        """Inputs of a file written by `graphs.save_graphs`, for structure mode.
+
+        Only the nearest image of a neighbour counts, and an atom does not neighbour its own images (released code).
+        """
+        graphs = open_graphs(path)
+        structure = np.repeat(np.arange(len(graphs)), np.diff(graphs.pair_offset))
+        first, second = (end.astype(np.int64) + graphs.node_offset[structure] for end in (graphs.first, graphs.second))
+        shift = np.einsum("pi,pij->pj", graphs.image.astype(np.float32), graphs.lattice[structure])
+        distance = np.linalg.norm(graphs.position[second] + shift - graphs.position[first], axis=1)
+        near = np.flatnonzero((distance < CUTOFF) & (first != second))
+        near = near[np.lexsort((distance[near], second[near], first[near]))]
+        ends = np.stack([first[near], second[near]])
+        near = near[np.r_[True, (np.diff(ends) != 0).any(0)][: len(near)]]  # the shortest of each pair of atoms
+        receiver, sender = np.concatenate([first[near], second[near]]), np.concatenate([second[near], first[near]])
+        owner, length = np.tile(structure[near], 2), np.tile(distance[near], 2)
+        order = np.lexsort((sender, receiver))
+        start = graphs.node_offset[owner[order]]
+        self = cls.__new__(cls)
+        self._store(
+            device,
+            graphs.number,
+            np.ones(len(graphs.number)),
+            graphs.node_offset,
+            receiver[order] - start,
+            sender[order] - start,
+            np.concatenate([[0], np.bincount(owner, minlength=len(graphs)).cumsum()]),
+            np.ones(len(order)),
+            length[order],
+        )
+        return self
+
+    def _store(self, device, number, atoms, node_offset, receiver, sender, pair_offset, weight, distance):
+        def integers(array):
+            return torch.as_tensor(np.asarray(array, np.int64), device=device)
+
+        def numbers(array):
+            return torch.as_tensor(np.asarray(array, np.float32), device=device)
+
+        self.element, self.atoms, self.node_offset = integers(number), numbers(atoms), integers(node_offset)
+        self.receiver, self.sender, self.pair_offset = integers(receiver), integers(sender), integers(pair_offset)
+        self.weight = numbers(weight)
+        self.distance = None if distance is None else numbers(distance)
+
+    def __len__(self):
+        return len(self.node_offset) - 1
+
+    def __getitem__(self, rows):
+        node, node_row, first = members(self.node_offset, rows)
+        pair, pair_row, _ = members(self.pair_offset, rows)
+        start = first[pair_row]
+        distance = None if self.distance is None else self.distance[pair]
+        return Batch(
+            self.element[node],
+            self.atoms[node],
+            node_row,
+            len(rows),
+            self.receiver[pair] + start,
+            self.sender[pair] + start,
+            self.weight[pair],
+            distance,
+        )
+
+
+def dense(n_in, n_out):
+    """A linear layer as Keras initialises it: Glorot uniform, zero bias."""
+    layer = nn.Linear(n_in, n_out)
+    nn.init.xavier_uniform_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def softmax_by(index, n, logit, weight):
+    """Softmax of logit [P, c] within each of n groups, entries counted `weight` [P] times, separately for each channel.
+
+    Returns [P, c] with weight included: sums to one over a group, up to EPSILON (released code: shifted by the maximum).
+    """
+    wide = index[:, None].expand_as(logit)
+    top = logit.new_full((n, logit.shape[1]), -math.inf).scatter_reduce(0, wide, logit.detach(), "amax")
+    share = torch.exp(logit - top[index]) * weight[:, None]
+    return share / (share.new_zeros(n, share.shape[1]).index_add(0, index, share) + EPSILON)[index]
+
+
+class MessageLayer(nn.Module):
+    """One round of messages (method section, eqs. 1-7): node vectors [M, c] -> [M, c].
+
+    Args:
+        width: c.
+        edges: length of the edge vectors; 1 where they are predicted (composition mode).
+        predicted: whether they are.
+        attention: False leaves out query and key: a neighbour sends its value.
+    """
+
+    def __init__(self, width, edges, predicted, attention):
+        super().__init__()
+        self.predicted, self.attention = predicted, attention
+        if predicted:
+            self.edge = nn.ModuleList(dense(a, b) for a, b in itertools.pairwise((2 * width, *EDGE_HIDDEN, edges)))
+        if attention:
+            self.query, self.key = dense(width, width), dense(width, width)
+        self.value, self.update = dense(width, width), dense(width, width)
+        self.message = nn.ModuleList(dense(a, b) for a, b in itertools.pairwise((width + edges, *MESSAGE_HIDDEN, width)))
+
+    def predicted_edges(self, v, batch):
+        """e_ij = MLP[m_ij || g_i] [P, 1]; m_ij is the mean of the two ends, g_i that of m over all neighbours of i."""
+        width = v.shape[1]
+        first, second, last = self.edge
+        of_pair, of_mean = first.weight.split(width, 1)
+        degree = batch.degree.clamp(min=1)[:, None]
+        mean = torch.zeros_like(v).index_add(0, batch.receiver, v[batch.sender] * batch.weight[:, None]) / degree
+        half = F.linear(v, of_pair) / 2  # m is linear in its ends: the products are taken once per node
+        at_receiver = half + F.linear((v + mean) / 2, of_mean, first.bias)
+        hidden = F.relu(at_receiver[batch.receiver] + half[batch.sender])
+        return last(F.relu(second(hidden)))
+
+    def forward(self, v, batch, edge):
+        """v [M, c] and, where they are given, edge vectors [P, n] -> [M, c]."""
+        receiver, sender = batch.receiver, batch.sender
+        if self.predicted:
+            edge = self.predicted_edges(v, batch)
+        first, second, last = self.message
+        of_pair, of_edge = first.weight.split([v.shape[1], edge.shape[1]], 1)
+        half = F.linear(v, of_pair) / 2
+        hidden = F.relu(half[receiver] + half[sender] + F.linear(edge, of_edge, first.bias))
+        message = last(F.relu(second(hidden))) * self.value(v)[sender]
+        if self.attention:
+            logit = self.query(v)[receiver] * self.key(v)[sender] / math.sqrt(v.shape[1])
+            message = message * softmax_by(receiver, len(v), logit, batch.weight)
+        else:
+            message = message * batch.weight[:, None]
+        total = torch.zeros_like(v).index_add(0, receiver, message)
+        received = MESSAGE_SCALE * total / batch.degree.clamp(min=1)[:, None]  # the mean over neighbours
+        return F.relu(self.update(v)) + received
+
+
+class AttentionPooling(nn.Module):
+    """Node vectors [M, c] -> graph vectors [B, c], weighted by a softmax over the atoms for every channel (eq. 8)."""
+
+    def __init__(self, width, attention):
+        super().__init__()
+        self.gate = nn.ModuleList((dense(width, POOL_HIDDEN), dense(POOL_HIDDEN, width))) if attention else None
+        self.message = nn.ModuleList((dense(width, POOL_HIDDEN), dense(POOL_HIDDEN, width)))
+
+    def forward(self, v, batch):
+        """v [M, c] -> [B, c]; without attention the mean over the atoms."""
+        first, last = self.message
+        message = last(F.relu(first(v)))
+        if self.gate is not None:
+            logit = self.gate[1](F.relu(self.gate[0](v)))
+            share = softmax_by(batch.row, batch.rows, logit, batch.atoms)
+        else:
+            total = batch.atoms.new_zeros(batch.rows).index_add(0, batch.row, batch.atoms)
+            share = (batch.atoms / total[batch.row])[:, None]
+        return message.new_zeros(batch.rows, v.shape[1]).index_add(0, batch.row, message * share)
+
+
+class DenseStack(nn.Module):
+    """Four dense layers with concatenated skip links (released code; the paper calls them residual) and the output.
+
+    Args:
+        flat: length of the vector that enters the first and the last layer.
+        first, second: lengths of those that join at the second and third layer.
+    """
+
+    def __init__(self, flat, first, second, n_outputs):
+        super().__init__()
+        a, b, c, d = DENSE
+        self.dense = nn.ModuleList((dense(flat, a), dense(a + first, b), dense(b + second, c)))
+        last = dense(c + flat, d)  # in two parts: the long vector is not copied to join the other
+        self.of_dense, self.of_flat = nn.Linear(c, d), nn.Linear(flat, d, bias=False)
+        self.of_dense.weight, self.of_flat.weight = map(
+            lambda part: nn.Parameter(part.contiguous()), last.weight.detach().split([c, flat], 1)
+        )
+        self.of_dense.bias = last.bias
+        self.output = dense(d, n_outputs)
+
+    def forward(self, flat, first, second):
+        """[B, flat], [B, first], [B, second] -> [B, n_outputs]."""
+        x = F.relu(self.dense[0](flat))
+        x = F.relu(self.dense[1](torch.cat([x, first], 1)))
+        x = F.relu(self.dense[2](torch.cat([x, second], 1)))
+        return self.output(F.relu(self.of_dense(x) + self.of_flat(flat)))
+
+    def kernels(self):
+        """The weights of the four dense layers."""
+        return [*(layer.weight for layer in self.dense), self.of_dense.weight, self.of_flat.weight]
+
+
+def convolution(n_in, n_out):
+    """A convolution of kernel 3 that keeps the length, initialised as in Keras."""
+    layer = nn.Conv1d(n_in, n_out, 3, padding="same")
+    nn.init.xavier_uniform_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+class Readout(nn.Module):
+    """First and last pooled vectors [B, c] -> [B, n_outputs]: a convolution along the channels and the dense stack."""
+
+    def __init__(self, width, n_outputs):
+        super().__init__()
+        self.convolution = convolution(1, FILTERS)
+        self.stack = DenseStack(FILTERS * width, width, width, n_outputs)
+
+    def forward(self, first, last):
+        """[B, c], [B, c] -> [B, n_outputs]."""
+        return self.stack(F.relu(self.convolution(last[:, None])).flatten(1), first, last)
+
+
+class FinderEncoder(nn.Module):
+    """Formula graphs -> pooled vectors after every message layer.
+
+    Args:
+        element_vectors: [Z, c] fixed element vectors, one row per value of `Batch.element`.
+        mode: composition or structure.
+        layers: message layers, each followed by its own pooling.
+        attention: key of ATTENTION.
+
+    Raises:
+        ValueError: unknown mode or attention.
+    """
+
+    def __init__(self, element_vectors, mode="composition", layers=2, attention="all"):
+        super().__init__()
+        if mode not in READS or attention not in ATTENTION:
+            raise ValueError(f"Finder has the modes {', '.join(READS)} and the attentions {', '.join(ATTENTION)}")
+        self.register_buffer("element_vectors", torch.as_tensor(element_vectors, dtype=torch.float32))
+        self.width = self.element_vectors.shape[1]
+        predicted = mode == "composition"
+        of_messages, of_pooling = ATTENTION[attention]
+        edges = 1 if predicted else CENTRES
+        self.layers = nn.ModuleList(MessageLayer(self.width, edges, predicted, of_messages) for _ in range(layers))
+        self.pooling = nn.ModuleList(AttentionPooling(self.width, of_pooling) for _ in range(layers))
+        self.register_buffer("centres", SPACING * torch.arange(CENTRES), persistent=False)
+
+    def pooled(self, batch):
+        """Batch of B graphs -> list of [B, c], one per layer."""
+        v, edge, found = self.element_vectors[batch.element], None, []
+        if batch.distance is not None:
+            edge = torch.exp(-((batch.distance[:, None] - self.centres) / GAUSS_WIDTH).square())
+        for layer, pooling in zip(self.layers, self.pooling, strict=True):
+            v = layer(v, batch, edge)
+            found.append(pooling(v, batch))
+        return found
+
+    def forward(self, batch):
+        """Batch of B graphs -> [B, c], pooled after the last layer."""
+        return self.pooled(batch)[-1]
+
+
+class Finder(nn.Module):
+    """Encoder and readout: Batch -> [B, n_outputs] (13,025,140 parameters with two outputs, 12,910,706 in structure mode).
+
+    Args:
+        readout: False replaces the readout by one linear layer (table 3 of the paper).
+    """
+
+    def __init__(self, element_vectors, n_outputs=1, mode="composition", layers=2, attention="all", readout=True):
+        super().__init__()
+        self.encoder = FinderEncoder(element_vectors, mode, layers, attention)
+        width = self.encoder.width
+        self.readout = Readout(width, n_outputs) if readout else dense(width, n_outputs)
+
+    def forward(self, batch):
+        """Batch of B graphs -> [B, n_outputs]."""
+        pooled = self.encoder.pooled(batch)
+        return self.readout(pooled[0], pooled[-1]) if isinstance(self.readout, Readout) else self.readout(pooled[-1])
+
+    def penalised(self):
+        """{coefficient of the sum of squares in the loss: parameters} (released code; the paper says 1e-6 on all weights)."""
+        light, full = [], []
+        for layer, pooling in zip(self.encoder.layers, self.encoder.pooling, strict=True):
+            light += [layer.value.weight, *((layer.query.weight, layer.key.weight) if layer.attention else ())]
+            full += [hidden.weight for hidden in layer.message[:-1]]
+            full += [hidden.weight for hidden in layer.edge[:-1]] if layer.predicted else []
+            full += [pooling.message[0].weight, *((pooling.gate[0].weight,) if pooling.gate is not None else ())]
+        if isinstance(self.readout, Readout):
+            full += self.readout.stack.kernels()
+        return {L2_ATTENTION: light, L2: full}
+
+    @torch.no_grad()
+    def constrain(self):
+        """Rescale the input weights of every unit to a largest norm: 1 for query, key and gate, 2 for value (released code)."""
+        for layer, pooling in zip(self.encoder.layers, self.encoder.pooling, strict=True):
+            limits = [(layer.value, 2.0)]
+            limits += [(layer.query, 1.0), (layer.key, 1.0)] if layer.attention else []
+            limits += [(gate, 1.0) for gate in pooling.gate] if pooling.gate is not None else []
+            for linear, largest in limits:
+                linear.weight.renorm_(2, 0, largest)
+
+
+# What the scripts build for `encoder: finder`.
+Encoder, Model, Inputs = FinderEncoder, Finder, GraphInputs
