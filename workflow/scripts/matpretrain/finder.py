@@ -20,7 +20,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from matpretrain.composition import atom_counts
-from matpretrain.files import DataError
 from matpretrain.graphs import open_graphs
 from matpretrain.packed import members
 
@@ -256,12 +255,10 @@ class DenseStack(nn.Module):
         super().__init__()
         a, b, c, d = DENSE
         self.dense = nn.ModuleList((dense(flat, a), dense(a + first, b), dense(b + second, c)))
-        last = dense(c + flat, d)  # in two parts: the long vector is not copied to join the other
-        self.of_dense, self.of_flat = nn.Linear(c, d), nn.Linear(flat, d, bias=False)
-        self.of_dense.weight, self.of_flat.weight = map(
-            lambda part: nn.Parameter(part.contiguous()), last.weight.detach().split([c, flat], 1)
-        )
-        self.of_dense.bias = last.bias
+        self.of_dense, self.of_flat = nn.Linear(c, d), nn.Linear(flat, d, bias=False)  # the last one, without a concatenation
+        for part, weight in zip((self.of_dense, self.of_flat), dense(c + flat, d).weight.split([c, flat], 1), strict=True):
+            part.weight = nn.Parameter(weight.detach().contiguous())
+        nn.init.zeros_(self.of_dense.bias)
         self.output = dense(d, n_outputs)
 
     def forward(self, flat, first, second):
