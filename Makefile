@@ -3,7 +3,7 @@ PYTHON ?= python3
 CORES ?= $(shell getconf _NPROCESSORS_ONLN)
 SNAKEMAKE = .venv/bin/snakemake --cores $(CORES)
 
-DEMO = all maps results/figures/pretraining/cdssl-aflow.png results/figures/subsets/aflow.png
+DEMO = all maps results/figures/pretraining/cdssl-aflow.png results/figures/subsets/aflow.png enz
 
 .PHONY: demo test paper bench lint format
 demo: .venv/installed

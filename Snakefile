@@ -1,6 +1,6 @@
 """matpretrain: what is pretraining worth for predicting materials properties?
 
-Table of contents, in order of execution. Targets: all (default), tables, figures, matbench, maps, subsets, crystals, reproduction.
+Table of contents, in order of execution. Targets: all (default), tables, figures, matbench, maps, subsets, crystals, enz, reproduction.
 """
 
 from snakemake.utils import min_version
@@ -29,6 +29,7 @@ include: "workflow/rules/statistics.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/maps.smk"
 include: "workflow/rules/subsets.smk"
+include: "workflow/rules/spectra.smk"
 include: "workflow/rules/reproduction.smk"
 
 

@@ -9,7 +9,7 @@ from conftest import PROJECT
 
 from matpretrain.configuration import check, set_environment
 from matpretrain.files import DataError
-from matpretrain.sources import EMBEDDED
+from matpretrain.sources import EMBEDDED, SPECTRA
 
 
 def load(path):
@@ -78,7 +78,7 @@ def test_schema_is_closed_and_describes_every_key():
     schema = load("workflow/schemas/config.schema.yaml")
     walk(schema, "config")
     embedded = schema["properties"]["datasets"]["additionalProperties"]["properties"]["embedded"]["enum"]
-    assert sorted(embedded) == sorted(EMBEDDED)
+    assert sorted(embedded) == sorted([*EMBEDDED, *SPECTRA])
 
 
 def test_every_key_of_the_configuration_is_in_its_reference():
@@ -121,6 +121,34 @@ def test_networks_tasks_and_corpora_that_do_not_fit_are_refused(changes, line, s
     with pytest.raises(DataError) as refused:
         check(shipped, PROJECT)
     assert str(refused.value) == f"config key {line}"
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        (
+            {"enz": {"datasets": ["mp_seebeck_p"]}},
+            "enz.datasets: mp_seebeck_p has no spectra; give it energies: [first, last, step] or",
+        ),
+        ({"enz": {"models": ["dummy"]}}, "enz.models: dummy is a baseline; name a network"),
+        ({"enz": {"recipe": {"loss": "robust_l1"}}}, "enz.recipe.loss: spectra are learned with l1 or mse"),
+        ({"benchmark": {"datasets": ["optical_constants"]}}, "benchmark.datasets: optical_constants holds spectra"),
+        (
+            {"datasets": {"optical_constants": {"energies": [5.0, 1.0, 0.1]}}},
+            "datasets.optical_constants.energies: give first, last",
+        ),
+        ({"models": {"finder": {"arguments": {"mode": "both"}}}}, "models.finder.arguments.mode: 'both' is not one of"),
+    ],
+)
+def test_spectra_and_modes_that_do_not_fit_are_refused(changes, line, shipped):
+    def merge(into, changes):
+        for key, value in changes.items():
+            into[key] = merge(dict(into[key]), value) if isinstance(value, dict) and key in into else value
+        return into
+
+    with pytest.raises(DataError) as refused:
+        check(merge(shipped, changes), PROJECT)
+    assert str(refused.value).startswith(f"config key {line}")
 
 
 def test_jobs_inherit_the_backend_and_sleeping_threads(shipped, monkeypatch):

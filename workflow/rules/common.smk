@@ -25,6 +25,7 @@ MODELS = config["benchmark"]["models"]
 NETWORKS = [m for m, entry in config["models"].items() if "encoder" in entry]
 BASELINES = [m for m, entry in config["models"].items() if "estimator" in entry]
 EXCLUDED = config["benchmark"]["exclude"]
+SPECTRAL = [d for d, entry in config["datasets"].items() if "energies" in entry]
 TRAINED = [m for m in MODELS if m in NETWORKS]
 
 
@@ -52,10 +53,16 @@ def arguments_of(model):
     return config["models"][model].get("arguments", {})
 
 
-def recipe_of(model):
-    """How a network is trained: the recipe, with the keys that differ for its encoder."""
+def recipe_of(dataset, model):
+    """How a network is trained: the recipe, with the keys that differ for its encoder and for spectra."""
     encoder = config["models"][model]["encoder"]
-    return config["recipe"] | config["encoder_recipes"].get(encoder, {})
+    own = config["enz"]["recipe"] if dataset in SPECTRAL else {}
+    return config["recipe"] | config["encoder_recipes"].get(encoder, {}) | own
+
+
+def resolution_of(dataset):
+    """Width in eV with which predicted spectra are smoothed; None for other targets."""
+    return config["enz"]["resolution"] if dataset in SPECTRAL else None
 
 
 PRETRAINED = [m for m in TRAINED if pretraining_of(m)]
@@ -231,6 +238,8 @@ def network_inputs(wildcards):
     entry = config["models"][wildcards.model]
     graphs = f"results/structures/{wildcards.dataset}/graphs.safetensors"
     files = {"graphs": graphs} if "graphs" in reads(entry) else {}
+    if wildcards.dataset in SPECTRAL:
+        files["spectra"] = f"results/data/{wildcards.dataset}/spectra.npz"
     return files | element_file(entry)
 
 

@@ -32,6 +32,8 @@ rule prepare_dataset:
         compositions=update("results/data/{dataset}/compositions.npz"),
     log:
         "logs/data/{dataset}/prepare.log",
+    wildcard_constraints:
+        dataset=names_or_none(d for d in config["datasets"] if d not in SPECTRAL),
     conda:
         "../../envs/data.yaml"
     resources:

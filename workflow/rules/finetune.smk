@@ -45,8 +45,11 @@ rule finetune:
         encoder=lambda w: config["models"][w.model]["encoder"],
         arguments=lambda w: arguments_of(w.model),
         backend=lambda w: backend(config["models"][w.model]),
-        loss=lambda w: recipe_of(w.model)["loss"],
-        recipe=lambda w: {k: v for k, v in recipe_of(w.model).items() if k != "loss"},
+        loss=lambda w: recipe_of(w.dataset, w.model)["loss"],
+        recipe=lambda w: {
+            k: v for k, v in recipe_of(w.dataset, w.model).items() if k != "loss"
+        },
+        resolution=lambda w: resolution_of(w.dataset),
         inner_fraction=config["inner_fraction"],
         size=subset_size,
         unit=lambda w: config["datasets"][w.dataset]["unit"],

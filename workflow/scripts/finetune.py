@@ -19,6 +19,7 @@ from matpretrain.jobs import job
 from matpretrain.members import keep, save_members
 from matpretrain.objectives import SUPERVISED
 from matpretrain.provenance import environment, write_json
+from matpretrain.spectra import COMPRESS, PARTS, RESTORE, smoothing_matrix
 from matpretrain.splits import fold_numbers, inner_split
 from matpretrain.subsets import outer_split
 from matpretrain.training import Recipe, fit, predict
@@ -32,7 +33,7 @@ class Training:
     """What all folds of a job share.
 
     Attributes:
-        table: data frame id, target and fold, a row per composition.
+        table: data frame id and fold, and target where it is one number, a row per composition.
         examples: Compositions of the rows, or the path of their graphs for a network that reads graphs.
         encoder: module of the package with the network.
         arguments: of its Model, besides the number of outputs: element_vectors [Z, n], or those of the registry.
@@ -43,6 +44,7 @@ class Training:
         size: outer training rows of every fold (subsets.outer_split), None for all.
         seed: random seed.
         device: "cpu" or "cuda:k".
+        spectra: Spectra of the rows where the target is one.
     """
 
     table: pd.DataFrame
@@ -56,11 +58,69 @@ class Training:
     size: str | None
     seed: int
     device: str
+    spectra: "Spectra | None" = None
+
+    @property
+    def target(self):
+        """[n, T] what is learned, NaN where it is unknown."""
+        return self.table["target"].to_numpy()[:, None] if self.spectra is None else COMPRESS(self.spectra.values)
+
+    def smoothing(self):
+        """Function [B, n] -> [B, n] from the outputs of the network to the predictions: the identity but for spectra."""
+        if self.spectra is None or not self.spectra.resolution:
+            return lambda output: output
+        kernel = smoothing_matrix(self.spectra.energy, self.spectra.resolution)
+
+        def smoothed(output):
+            matrix = (
+                kernel if isinstance(output, np.ndarray) else torch.as_tensor(kernel, dtype=output.dtype, device=output.device)
+            )
+            return (output.reshape(-1, len(kernel)) @ matrix).reshape(output.shape)
+
+        return smoothed
+
+    def rows(self, rows, **values):
+        """Data frame of some rows: id, for a spectrum quantity and energy, target, and values [len(rows), T] by name."""
+        frame = {"id": self.table["id"].to_numpy()[rows]}
+        if self.spectra is None:
+            frame["target"] = self.table["target"].to_numpy()[rows]
+        else:
+            energy = self.spectra.energy
+            frame = {
+                "id": frame["id"].repeat(self.spectra.values.shape[1]),
+                "quantity": np.tile(np.repeat(PARTS, len(energy)), len(rows)),
+                "energy": np.tile(energy, len(PARTS) * len(rows)),
+                "target": self.spectra.values[rows].ravel(),
+            }
+            values["prediction"] = RESTORE(values["prediction"])
+        return pd.DataFrame(frame | {name: value.ravel() for name, value in values.items()})
 
     def inputs(self, network):
         """The examples as the Inputs of a network on the device."""
         build = network.Inputs if isinstance(self.examples, Compositions) else network.Inputs.read
         return build(self.examples, self.device)
+
+
+@dataclass(frozen=True)
+class Spectra:
+    """Targets that are dielectric functions.
+
+    Attributes:
+        energy: [G] eV.
+        values: [n, T = 2 G] eps_re, then eps_im, NaN where unknown.
+        resolution: standard deviation in eV of the Gaussian with which the outputs of the network are smoothed; 0: none.
+    """
+
+    energy: np.ndarray
+    values: np.ndarray
+    resolution: float
+
+    @classmethod
+    def read(cls, path, resolution):
+        """Those of a file with the arrays energy [G] and eps [n, G] (complex)."""
+        with np.load(path) as arrays:
+            eps = arrays["eps"]
+            return cls(arrays["energy"], np.concatenate([eps.real, eps.imag], 1), resolution)
 
 
 def train_fold(fold, training, say):
@@ -69,15 +129,16 @@ def train_fold(fold, training, say):
     if device == "cpu":
         torch.set_num_threads(1)  # folds run side by side, one thread each
     network = importlib.import_module(f"matpretrain.{training.encoder}")
-    target = table["target"].to_numpy()
+    target = training.target
     outer_train, test = outer_split(table["fold"].to_numpy(), fold, training.size)
     train, validation = inner_split(outer_train, training.inner_fraction, seed, fold)
-    mean, std = target[train].mean(), target[train].std(ddof=1)
-    std = std if std > 0 else 1.0
+    mean, std = np.nanmean(target[train]), np.nanstd(target[train], ddof=1)
+    std, n_targets = std if std > 0 else 1.0, target.shape[1]
 
     loss, n_outputs = SUPERVISED[training.loss]
+    smoothed = training.smoothing()
     torch.manual_seed(1000 * seed + fold)
-    model = network.Model(**training.arguments, n_outputs=n_outputs)
+    model = network.Model(**training.arguments, n_outputs=n_outputs * n_targets)
     if training.weights:
         load_weights(model.encoder, training.weights, say if fold == 0 else None)
     model = model.to(device)
@@ -85,11 +146,11 @@ def train_fold(fold, training, say):
     scaled = torch.as_tensor((target - mean) / std, dtype=torch.float32, device=device)
 
     def outputs(model, rows):
-        return predict(model, inputs, torch.as_tensor(rows, device=device), recipe)
+        return smoothed(predict(model, inputs, torch.as_tensor(rows, device=device), recipe))
 
     def evaluate(model):
-        error = outputs(model, validation)[:, 0] * std + mean - target[validation]
-        return {"mae": float(np.abs(error).mean())}
+        error = outputs(model, validation)[:, :n_targets] * std + mean - target[validation]
+        return {"mae": float(np.nanmean(np.abs(error)))}
 
     def report(row):
         if row["epoch"] % max(1, recipe.epochs // PROGRESS) == 0:
@@ -100,7 +161,7 @@ def train_fold(fold, training, say):
 
     history = fit(
         model,
-        lambda model, rows: loss(model(inputs[rows]), scaled[rows]),
+        lambda model, rows: loss(smoothed(model(inputs[rows])), scaled[rows]),
         torch.as_tensor(train, device=device),
         evaluate,
         recipe,
@@ -111,20 +172,11 @@ def train_fold(fold, training, say):
     parts = []
     for part, rows in (("validation", validation), ("test", test)):
         output = outputs(model, rows)
-        aleatoric = np.exp(output[:, 1]) * std if n_outputs == 2 else np.nan
-        parts.append(
-            pd.DataFrame(
-                {
-                    "id": table["id"].to_numpy()[rows],
-                    "fold": fold,
-                    "seed": seed,
-                    "part": part,
-                    "target": target[rows],
-                    "prediction": output[:, 0] * std + mean,
-                    "aleatoric_std": aleatoric,
-                }
-            )
-        )
+        prediction, deviation = output[:, :n_targets] * std + mean, np.exp(output[:, n_targets:]) * std
+        if not deviation.size or training.spectra is not None:
+            deviation = np.full_like(prediction, np.nan)
+        part_rows = training.rows(rows, prediction=prediction, aleatoric_std=deviation)
+        parts.append(part_rows.assign(fold=fold, seed=seed, part=part))
     return pd.concat(parts), pd.DataFrame(history).assign(fold=fold, seed=seed), keep(model, fold, mean, std)
 
 
@@ -180,6 +232,7 @@ if __name__ == "__main__":
                 size=p.size,
                 seed=int(snakemake.wildcards.seed),
                 device=device,
+                spectra=Spectra.read(files.spectra, p.resolution) if files.get("spectra") else None,
             )
             predictions, history, kept = finetune(training, snakemake.threads, say)
         write_csv(history, out.history)
@@ -189,7 +242,7 @@ if __name__ == "__main__":
             compositions,
             {
                 "encoder": p.encoder,
-                "n_outputs": SUPERVISED[p.loss][1],
+                "n_outputs": SUPERVISED[p.loss][1] * training.target.shape[1],
                 "loss": p.loss,
                 "recipe": dict(p.recipe),
                 "dataset": snakemake.wildcards.dataset,

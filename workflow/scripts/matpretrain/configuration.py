@@ -34,6 +34,7 @@ def check(config, folder):
     _check_names(config)
     _check_strategies(config)
     _check_structures(config)
+    _check_spectra(config)
     for name, entry in config["predict"].items():
         if "encoder" not in config["models"][entry["model"]]:
             _refuse(f"predict.{name}.model", f"{entry['model']} is a baseline, whose fit is not kept; name a network")
@@ -132,6 +133,7 @@ def _check_names(config):
         for section, keys in (
             ("benchmark", ("datasets", "models")),
             ("maps", ("datasets", "pretraining")),
+            ("enz", ("datasets", "models")),
         )
         for key in keys
         for name in config[section][key]
@@ -155,6 +157,30 @@ def _check_names(config):
         if not any(name in config[kind] for kind in kinds):
             known = ", ".join(entry for kind in kinds for entry in config[kind])
             _refuse(key, f"{name!r} is not in the registry; it has {known}")
+
+
+def _check_spectra(config):
+    """Spectra and numbers are learned apart."""
+    spectral = [name for name, entry in config["datasets"].items() if "energies" in entry]
+    for name in config["enz"]["datasets"]:
+        if name not in spectral:
+            _refuse("enz.datasets", f"{name} has no spectra; give it energies: [first, last, step] or leave it out")
+    for name in spectral:
+        entry = config["datasets"][name]
+        first, last, step = entry["energies"]
+        if not (step > 0 and last >= first + step):
+            _refuse(f"datasets.{name}.energies", "give first, last and step in eV, for example [0.5, 12.4, 0.1]")
+        if "csv" not in entry and entry.get("embedded") != "matminer_optical_constants":
+            _refuse(f"datasets.{name}", "spectra come from csv: PATH or embedded: matminer_optical_constants")
+        used = [*config["benchmark"]["datasets"], *config["maps"]["datasets"]]
+        used += [d for study in config["subsets"].values() for d in study["datasets"]]
+        if name in used:
+            _refuse("benchmark.datasets", f"{name} holds spectra, which have tables of their own; name it in enz.datasets")
+    for model in config["enz"]["models"]:
+        if "encoder" not in config["models"][model]:
+            _refuse("enz.models", f"{model} is a baseline; name a network")
+    if (config["recipe"] | config["enz"]["recipe"])["loss"] == "robust_l1":
+        _refuse("enz.recipe.loss", "spectra are learned with l1 or mse; choose one of them")
 
 
 def _check_structures(config):

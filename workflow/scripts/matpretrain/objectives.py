@@ -1,7 +1,7 @@
 """Training objectives: supervised losses, and pretext tasks with the projector that each of them needs.
 
-A supervised loss is a function (output [B, n], target [B]) -> scalar tensor; targets are standardised with the mean
-and standard deviation of the training rows before they come here. A pretext task is a module that maps the views of a
+A supervised loss is a function (output [B, T] or [B, 2 T], target [B, T], or [B] for T = 1) -> scalar tensor; targets are standardised with
+the mean and standard deviation of the training rows before they come here, and NaN where they are unknown. A pretext task is a module that maps the views of a
 batch and its target to a scalar loss; tasks are summed with the weights of the registry (config/pretraining.yaml).
 """
 
@@ -18,24 +18,31 @@ SQRT2 = math.sqrt(2)
 
 def l1(output, target):
     """Mean absolute error."""
-    return (output[:, 0] - target).abs().mean()
+    return _mean(lambda t: (output - t).abs(), output, target)
 
 
 def mse(output, target):
     """Mean squared error."""
-    return (output[:, 0] - target).square().mean()
+    return _mean(lambda t: (output - t).square(), output, target)
 
 
 def robust_l1(output, target):
     """Negative log likelihood of a Laplace distribution, sqrt(2) |mu - y| exp(-s) + s, up to a constant.
 
-    output[:, 1] is s, the logarithm of the predicted standard deviation (Goodall and Lee 2020, eq. 8).
+    The second half of the outputs is s, the logarithm of the predicted standard deviation (Goodall and Lee 2020, eq. 8).
     """
-    mean, log_std = output.unbind(1)
-    return (SQRT2 * (mean - target).abs() * (-log_std).exp() + log_std).mean()
+    mean, log_std = output.chunk(2, 1)
+    return _mean(lambda t: SQRT2 * (mean - t).abs() * (-log_std).exp() + log_std, mean, target)
 
 
-SUPERVISED = {"l1": (l1, 1), "mse": (mse, 1), "robust_l1": (robust_l1, 2)}  # name -> function, number of model outputs
+def _mean(loss, prediction, target):
+    """Mean of loss(target) [B, T] over the known entries of the target; the others give neither an error nor a gradient."""
+    target = target.view_as(prediction)
+    known = target.isfinite()
+    return (loss(torch.where(known, target, prediction.detach())) * known).sum() / known.sum()
+
+
+SUPERVISED = {"l1": (l1, 1), "mse": (mse, 1), "robust_l1": (robust_l1, 2)}  # name -> function, model outputs per target
 
 
 class Views:

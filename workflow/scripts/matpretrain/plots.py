@@ -10,6 +10,7 @@ import numpy as np
 import seaborn as sns
 
 WIDTH = 3.5  # inches, one journal column
+FLOOR = 0.01  # smaller losses are drawn here
 COLOURS = sns.color_palette("colorblind")
 
 
@@ -258,3 +259,61 @@ def subset_bars(axes, table, models):
     axes.set_xticks(range(len(sizes)), sizes)
     axes.set(xlabel="training share of all rows")
     return "mean ± standard error over splits"
+
+
+def near_zero(candidates, energy, shown, title):
+    """Four panels on materials whose permittivity crosses zero.
+
+    Args:
+        candidates: data frame formula, crossover and measured_crossover (eV), loss and measured_loss.
+        energy: [G] eV.
+        shown: list of (formula, predicted [G], measured [G]), complex, measured NaN where unknown; two are drawn.
+
+    Returns:
+        Figure.
+    """
+    figure, ((left, right), *below) = plt.subplots(2, 2, figsize=(2 * WIDTH, 1.7 * WIDTH))
+    losses = candidates[["loss", "measured_loss"]].clip(lower=FLOOR)
+    left.plot(candidates[["crossover", "measured_crossover"]].T, losses.T, color="0.8", lw=0.6, zorder=1)
+    for k, (prefix, name) in enumerate((("", "predicted"), ("measured_", "measured"))):
+        left.scatter(candidates[f"{prefix}crossover"], losses[f"{prefix}loss"], s=12, lw=0, color=COLOURS[k], label=name)
+    left.set(xlabel="crossover energy (eV)", ylabel="loss, Im ε at the crossover", yscale="log")
+    left.legend(frameon=False)
+    left.set_title(f"{len(candidates)} candidates")
+    _pair_network(right, candidates["formula"])
+    for axes, (formula, predicted, measured) in itertools.zip_longest(below[0], shown[:2], fillvalue=(None,) * 3):
+        if formula is None:
+            axes.set_axis_off()
+            continue
+        for part, name, colour in ((np.real, "Re ε", COLOURS[0]), (np.imag, "Im ε", COLOURS[1])):
+            axes.plot(energy, part(predicted), color=colour, label=name)
+            axes.plot(energy, part(measured), ".", color=colour, ms=2)
+        largest = np.nanpercentile(np.abs([measured.real, measured.imag]), 90)
+        axes.axhline(0, color="0.6", lw=0.6)
+        axes.set(xlabel="photon energy (eV)", ylabel="ε", title=formula, ylim=(-1.2 * largest, 1.2 * largest))
+        axes.legend(frameon=False)
+    figure.suptitle(title)
+    return figure
+
+
+def _pair_network(axes, formulas):
+    """Elements on a circle, joined where they occur in one formula; width and size grow with the count."""
+    import networkx
+    from pymatgen.core import Composition
+
+    graph = networkx.Graph()
+    for formula in formulas:
+        elements = sorted(element.symbol for element in Composition(formula).elements)
+        for element in elements:
+            graph.add_node(element, count=graph.nodes.get(element, {"count": 0})["count"] + 1)
+        for a, b in itertools.combinations(elements, 2):
+            graph.add_edge(a, b, count=graph.get_edge_data(a, b, {"count": 0})["count"] + 1)
+    place = networkx.circular_layout(graph)
+    networkx.draw_networkx(
+        graph, place, ax=axes, font_size=6, font_color="white", edge_color="0.6",
+        node_size=[60 + 25 * count for count in networkx.get_node_attributes(graph, "count").values()],
+        width=[0.5 + 0.5 * count for count in networkx.get_edge_attributes(graph, "count").values()],
+        node_color=[COLOURS[2]],
+    )  # fmt: skip
+    axes.set_axis_off()
+    axes.set_title("elements, and pairs in one candidate")

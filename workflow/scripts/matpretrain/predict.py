@@ -67,6 +67,10 @@ def predict_file(path, folders, formula="formula", unknown_elements="error", say
         raise DataError(
             f"{folders[0]}: {ensemble.record['encoder']} reads structures; formulas need a network of compositions, train one"
         )
+    if ensemble.record["n_outputs"] > 2:
+        raise DataError(
+            f"{folders[0]}: these networks predict spectra; their screening is results/enz/DATASET/MODEL/screening.csv"
+        )
     table, compositions, dropped = encode(table, path, ensemble.known, unknown_elements)
     for line in dropped:
         say(f"dropped: {line}")

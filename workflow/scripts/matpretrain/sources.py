@@ -13,8 +13,11 @@ import requests
 
 from matpretrain.files import DataError, HashError, atomic_path, check_hash
 from matpretrain.graphs import KNOWN
+from matpretrain.spectra import GAP
 
 TRIES = 4
+EV_MICROMETRE = 1.239841984  # photon energy in eV times wavelength in micrometres
+OPTICAL_RANGE, OPTICAL_LEAST = (0.5, 12.4), 1.0  # eV
 WAIT = 2.0  # seconds before the second try, doubled each time
 TIMEOUT = (10, 60)  # seconds to connect, and between two blocks
 
@@ -144,6 +147,40 @@ def _transport(column):
     return table[table["target"] != ""].reset_index(drop=True)
 
 
+def optical_constants():
+    """Dielectric functions of the materials of refractiveindex.info that matminer carries, as measured.
+
+    Of each material the record with tabulated n and k that covers most of OPTICAL_RANGE is taken, if it is OPTICAL_LEAST;
+    eps = (n + ik)^2.
+
+    Returns:
+        Data frame id, formula, energy (eV), eps_re, eps_im, a row per tabulated point.
+    """
+    import yaml
+
+    path = files("matminer.utils.data_files") / "optical_polyanskiy" / "database.tar.xz"
+    best = {}
+    with path.open("rb") as handle, tarfile.open(fileobj=handle, mode="r:xz") as archive:
+        for member in sorted((m for m in archive if m.name.endswith(".yml")), key=lambda m: m.name):
+            record = yaml.load(archive.extractfile(member).read(), yaml.CSafeLoader)
+            tables = [part["data"] for part in record["DATA"] if part["type"] == "tabulated nk"]
+            if not tables:
+                continue
+            wavelength, n, k = np.array([line.split() for line in tables[0].strip().splitlines()], float).T
+            energy = EV_MICROMETRE / wavelength
+            steps = np.diff(np.sort(energy).clip(*OPTICAL_RANGE))
+            covers = steps[steps <= GAP].sum()
+            material = member.name.split("/")[1]
+            if material not in best or covers > best[material][0]:
+                best[material] = covers, energy, (n + 1j * k) ** 2
+    parts = [
+        pd.DataFrame({"id": material, "formula": material, "energy": energy, "eps_re": eps.real, "eps_im": eps.imag})
+        for material, (covers, energy, eps) in best.items()
+        if covers >= OPTICAL_LEAST
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
 def aflow_prototypes():
     """Yield the 288 AFLOW prototypes that pymatgen carries (Mehl et al., Comput. Mater. Sci. 136, S1 (2017)).
 
@@ -174,6 +211,7 @@ def _aflow_densities():
     return pd.DataFrame(rows, columns=["id", "formula", "target"])
 
 
+SPECTRA = {"matminer_optical_constants": optical_constants}
 STRUCTURES = {"aflow_prototypes": aflow_prototypes}
 EMBEDDED = {
     "aflow_prototypes": _aflow_densities,

@@ -14,8 +14,12 @@ MIN_ERROR_STD = 1e-12
 
 def epistemic_std(predictions):
     """Standard deviation (n - 1) over seeds of the predictions of one row, a Series; missing where one seed predicts."""
-    groups = predictions.groupby(["part", "fold", "id"], sort=False)["prediction"]
-    return groups.transform("std")
+    return predictions.groupby(["part", "fold", *row_keys(predictions)], sort=False)["prediction"].transform("std")
+
+
+def row_keys(predictions):
+    """Columns that name what is predicted: the id, and for spectra the quantity and the energy."""
+    return [key for key in ("id", "quantity", "energy") if key in predictions]
 
 
 def total_std(predictions):
@@ -28,8 +32,8 @@ def total_std(predictions):
 
 
 def ensemble(predictions):
-    """One row per (part, fold, id): predictions averaged over seeds."""
-    keys = ["part", "fold", "id"]
+    """One row per (part, fold, id), or point of a spectrum: predictions averaged over seeds."""
+    keys = ["part", "fold", *row_keys(predictions)]
     return predictions.groupby(keys, sort=False, as_index=False).agg({"target": "first", "prediction": "mean"})
 
 

@@ -1,0 +1,71 @@
+"""Any source -> table.csv (id, formula, fold), compositions.npz and spectra.npz (energy [G], eps [n, G]), validated."""
+
+import numpy as np
+import pandas as pd
+
+from matpretrain.composition import distinct_numbers
+from matpretrain.data import check_count, encode_known
+from matpretrain.files import DataError, atomic_path, check_hash, write_csv
+from matpretrain.jobs import job
+from matpretrain.sources import SPECTRA
+from matpretrain.spectra import PARTS, energy_grid, spectra_of
+from matpretrain.splits import MATBENCH_SEED, outer_folds
+
+OPTIONAL = "energy_above_hull"  # eV/atom
+
+
+def read(entry, path):
+    """Long table id, formula, energy (eV), eps_re, eps_im of a registry entry, with energy_above_hull where the file has it."""
+    if not path:
+        return SPECTRA[entry["embedded"]]()
+    if "sha256" in entry:
+        check_hash(path, entry["sha256"])
+    try:
+        table = pd.read_csv(path, keep_default_na=False, dtype={"id": str, "formula": str})
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: not a readable CSV ({str(error).strip()}); correct or replace the file") from None
+    needed = ["id", "formula", "energy", *PARTS]
+    missing = [column for column in needed if column not in table]
+    if missing:
+        raise DataError(f"{path}: no column {missing[0]!r}; a table of spectra has {', '.join(needed)}")
+    if table.empty:
+        raise DataError(f"{path}: no rows below the header; it needs one row per material and energy")
+    return table[needed + [OPTIONAL] * (OPTIONAL in table)]
+
+
+def prepare_spectra(name, entry, path, unknown_elements, outputs, say):
+    """Validate spectra, put them on one grid of energies, assign outer folds and encode the formulas."""
+    where = path or f"dataset {name}"
+    energy = energy_grid(*entry["energies"])
+    table, eps = spectra_of(read(entry, path), energy, where)
+    check_count(table, where, entry.get("n_samples"))
+    table["position"] = np.arange(len(table))
+    table, compositions = encode_known(table, where, unknown_elements, say)
+    eps = eps[table.pop("position")]
+    groups = distinct_numbers(compositions)  # samples of one composition fall into one fold
+    try:
+        fold = outer_folds(len(table), entry.get("n_folds", 5), entry.get("split_seed", MATBENCH_SEED), groups)
+    except ValueError as error:
+        raise DataError(f"{where}: {error}; add materials or set a smaller n_folds") from None
+    known = np.isfinite(eps)
+    say(
+        f"{len(table)} materials, {groups.max() + 1} distinct compositions, {len(energy)} energies, {known.mean():.0%} of the "
+        f"points known, {sum((row.real[ok] < 0).any() for row, ok in zip(eps, known, strict=True))} with negative eps_re"
+    )
+    with atomic_path(outputs.compositions) as temporary:
+        np.savez(temporary, **compositions.arrays())
+    with atomic_path(outputs.spectra) as temporary:
+        np.savez(temporary, energy=energy, eps=eps.astype(np.complex64))
+    write_csv(table.assign(fold=fold), outputs.table)
+
+
+if __name__ == "__main__":
+    with job(snakemake) as say:
+        prepare_spectra(
+            name=snakemake.wildcards.dataset,
+            entry=snakemake.params.entry,
+            path=str(snakemake.input.raw) if snakemake.input.get("raw") else None,
+            unknown_elements=snakemake.params.unknown_elements,
+            outputs=snakemake.output,
+            say=say,
+        )
