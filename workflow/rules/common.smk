@@ -76,6 +76,12 @@ STRATEGIES = list(dict.fromkeys(pretraining_of(m) for m in PRETRAINED + FROZEN))
 STRATEGIES = [s for s in STRATEGIES if config["pretraining"][s]["tasks"]]
 PROBED = [d for d in config["benchmark"]["probes"] if d in DATASETS]
 
+# {model: submission to Matbench with which it is compared}
+SUBMISSIONS = {
+    m: config["models"][m]["published"]
+    for m in MODELS
+    if "published" in config["models"][m]
+}
 LABELS = {d: config["datasets"][d].get("label", d) for d in DATASETS} | {
     m: config["models"][m]["label"] for m in MODELS
 }

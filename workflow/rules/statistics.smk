@@ -1,7 +1,7 @@
 """Predictions -> scores, tests and tables.
 
 Needs: results/finetune/{dataset}/{model}/predictions.csv
-Makes: results/scores.csv, results/comparisons.csv, results/tables/huang2024_table{2,3,4}.{csv,md},
+Makes: results/scores.csv, results/comparisons.csv, results/tables/published.{csv,md} and huang2024_table{2,3,4}.{csv,md},
 results/tables/probes.{csv,md}, results/matbench/{model}.json.gz
 """
 
@@ -40,6 +40,36 @@ rule compare_models:
         code=fingerprint("compare_models"),
     script:
         "../scripts/compare_models.py"
+
+
+rule compare_published:
+    input:
+        scores=rules.score_models.output[0],
+        published="resources/paper/matbench_submissions.csv",
+    output:
+        csv=report(
+            "results/tables/published.csv",
+            caption="../report/published.rst",
+            category="Tables",
+        ),
+        md="results/tables/published.md",
+    log:
+        "logs/statistics/published.log",
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        official=sorted({d for m in MODELS for d in matbench_tasks(m)}),
+        submissions=SUBMISSIONS,
+        structures={
+            m: {d: structure_note(d) for d in DATASETS}
+            for m in TRAINED
+            if "graphs" in reads(config["models"][m])
+        },
+        labels=LABELS,
+        units=UNITS,
+        code=fingerprint("compare_published"),
+    script:
+        "../scripts/compare_published.py"
 
 
 rule tabulate_huang2024:
@@ -166,7 +196,7 @@ rule record_matbench:
             "algorithm": label(w.model),
             "software": "matpretrain",
             "seeds": {d: seeds_of(d, w.model) for d in matbench_tasks(w.model)},
-            "recipe": recipe_of(w.model) if w.model in NETWORKS else {},
+            "recipe": recipe_of(None, w.model) if w.model in NETWORKS else {},
         },
         code=fingerprint("record_matbench"),
     script:
@@ -177,6 +207,11 @@ rule tables:
     input:
         rules.score_models.output,
         rules.compare_models.output,
+        (
+            rules.compare_published.output
+            if any(map(matbench_tasks, SUBMISSIONS))
+            else []
+        ),
         expand(
             "results/tables/huang2024_table{number}.{suffix}",
             number=TABLES,

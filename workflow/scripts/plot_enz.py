@@ -1,10 +1,9 @@
 """Candidates for a permittivity near zero: losses, pairs of elements, spectra (Ihalage and Hao 2022, Figure 6 c to f)."""
 
-from screen_enz import spectra
-
 from matpretrain import plots
 from matpretrain.files import read_csv
 from matpretrain.jobs import job
+from matpretrain.spectra import side_by_side
 from matpretrain.statistics import ensemble
 
 SHOWN = 2  # candidates whose spectra are drawn
@@ -14,8 +13,8 @@ if __name__ == "__main__":
         predictions = read_csv(snakemake.input.predictions, dtype={"id": str})
         candidates = read_csv(snakemake.input.candidates, dtype={"id": str, "formula": str})
         test = ensemble(predictions[predictions["part"] == "test"])
-        ids, grid, predicted = spectra(test, "prediction")
-        measured = spectra(test, "target")[2]
+        ids, grid, predicted = side_by_side(test, "prediction")
+        measured = side_by_side(test, "target")[2]
         rows = ids.get_indexer(candidates["id"][:SHOWN])
         shown = [(candidates["formula"][k], predicted[row], measured[row]) for k, row in enumerate(rows)]
         plots.style()

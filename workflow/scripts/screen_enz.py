@@ -9,16 +9,10 @@ import pandas as pd
 
 from matpretrain.files import read_csv, write_csv
 from matpretrain.jobs import job
-from matpretrain.spectra import PARTS, UNKNOWN, crossovers, kramers_kronig_misfit, near_zero, scores
+from matpretrain.spectra import PARTS, UNKNOWN, crossovers, kramers_kronig_misfit, near_zero, scores, side_by_side
 from matpretrain.statistics import ensemble
 
 HULL = 0.025  # eV/atom above the convex hull that a candidate may have, where it is known
-
-
-def spectra(predictions, column):
-    """Ids, energies [G] and complex [n, G] of one column of long predictions."""
-    wide = predictions.pivot(index="id", columns=["quantity", "energy"], values=column)
-    return wide.index, wide["eps_re"].columns.to_numpy(float), wide["eps_re"].to_numpy() + 1j * wide["eps_im"].to_numpy()
 
 
 def crossing(grid, eps, near=np.nan):
@@ -85,8 +79,8 @@ if __name__ == "__main__":
     with job(snakemake) as say:
         predictions = read_csv(snakemake.input.predictions, dtype={"id": str})
         test = ensemble(predictions[predictions["part"] == "test"])
-        ids, grid, predicted = spectra(test, "prediction")
-        measured = spectra(test, "target")[2]
+        ids, grid, predicted = side_by_side(test, "prediction")
+        measured = side_by_side(test, "target")[2]
         table = read_csv(snakemake.input.table, dtype={"id": str, "formula": str}).set_index("id").loc[ids].reset_index()
         screening = screen(grid, predicted, measured, table.drop(columns="fold"))
         candidates = select(screening, snakemake.params.largest_loss)

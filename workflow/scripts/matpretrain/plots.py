@@ -278,6 +278,7 @@ def near_zero(candidates, energy, shown, title):
     for k, (prefix, name) in enumerate((("", "predicted"), ("measured_", "measured"))):
         left.scatter(candidates[f"{prefix}crossover"], losses[f"{prefix}loss"], s=12, lw=0, color=COLOURS[k], label=name)
     left.set(xlabel="crossover energy (eV)", ylabel="loss, Im ε at the crossover", yscale="log")
+    left.set_ylim(FLOOR / 2, 2 * losses.to_numpy(float).max(initial=10))
     left.legend(frameon=False)
     left.set_title(f"{len(candidates)} candidates")
     _pair_network(right, candidates["formula"])

@@ -72,6 +72,13 @@ def spectra_of(rows, grid, where):
     return pd.DataFrame(kept).reset_index(drop=True), np.array(spectra)
 
 
+def side_by_side(predictions, column):
+    """Ids, energies [G] and complex [n, G] of one column of predictions (id, quantity, energy), NaN where it is missing."""
+    wide = predictions.pivot(index="id", columns=["quantity", "energy"], values=column)
+    real, imaginary = (wide[part] for part in PARTS)
+    return wide.index, real.columns.to_numpy(float), real.to_numpy() + 1j * imaginary.to_numpy()
+
+
 def crossovers(grid, eps):
     """Where eps_re changes sign between two known points of one spectrum (complex [G]).
 

@@ -1,0 +1,35 @@
+import pandas as pd
+import pytest
+from compare_published import compare_published, markdown
+
+from matpretrain.files import read_csv
+
+SUBMISSIONS = {"finder": "Finder_v1.2_composition", "dummy": "dummy"}
+
+
+@pytest.fixture
+def published(request):
+    return read_csv(request.config.rootpath / "resources/paper/matbench_submissions.csv")
+
+
+def scores(published, factor):
+    row = published.set_index(["dataset", "submission"]).loc[("matbench_phonons", "Finder_v1.2_composition")]
+    rows = [
+        {"dataset": "matbench_phonons", "model": model, "part": "test", "seed": seed, "fold": k, "mae": row[f"fold_{k}"] * f}
+        for model, seed, f in (("finder", 0, factor), ("finder", 1, factor), ("roost", 0, 1.0))
+        for k in range(5)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_models_are_compared_with_their_submission_only(published):
+    table = compare_published(scores(published, 1.0), published, SUBMISSIONS, {})
+    (row,) = table.to_dict("records")
+    assert row["model"] == "finder" and row["difference"] == 0 and row["p"] == 1 and row["n_seeds"] == 2
+    assert row["published_mean"] == pytest.approx(46.575057) and row["published_std"] == pytest.approx(3.741485, abs=1e-5)
+
+
+def test_a_constant_gain_is_significant_and_printed(published):
+    table = compare_published(scores(published, 0.9), published, SUBMISSIONS, {"finder": {"matbench_phonons": "as published"}})
+    text = markdown(table, {"matbench_phonons": "Phonons", "finder": "Finder"}, {"matbench_phonons": "1/cm"})
+    assert "| Phonons | 1/cm | Finder | 2 | 41.92 ± 3.37 | 46.58 ± 3.74 | -10.0% | 0.00 | as published |" in text

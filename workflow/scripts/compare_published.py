@@ -1,0 +1,62 @@
+"""Models beside submissions to Matbench, fold by fold on the official folds: csv, and a table for readers."""
+
+import pandas as pd
+
+from matpretrain.files import atomic_path, read_csv, write_csv
+from matpretrain.jobs import job
+from matpretrain.statistics import compare, summarise
+
+NAMES = {"mae_a": "mae_mean", "mae_b": "published_mean"}
+COLUMNS = [
+    "dataset", "model", "structures", "n_seeds", "mae_mean", "mae_std", "submission", "published_mean", "published_std",
+    "difference", "p", "p_corrected",
+]  # fmt: skip
+
+
+def compare_published(scores, published, submissions, structures):
+    """One row per dataset and model that has a published counterpart on it.
+
+    Args:
+        scores: results/scores.csv of datasets with the official folds.
+        published: resources/paper/matbench_submissions.csv.
+        submissions: {model: submission}.
+        structures: {model: {dataset: whose structures it read}} of networks that read structures.
+    """
+    long = published.melt(["dataset", "submission"], [f"fold_{k}" for k in range(5)], "fold", "mae")
+    long = long.assign(fold=long["fold"].str[-1].astype(int), part="test", seed=0).rename(columns={"submission": "model"})
+    rows = []
+    for (dataset, model), part in scores[scores["part"] == "test"].groupby(["dataset", "model"], sort=False):
+        theirs = long[(long["dataset"] == dataset) & (long["model"] == submissions.get(model))]
+        if len(theirs):
+            tests = compare(pd.concat([part, theirs]), model, submissions[model])
+            row = {name: tests[key] for key, name in NAMES.items()} | summarise(part) | tests
+            row |= {"published_std": theirs["mae"].std(ddof=0), "submission": submissions[model]}
+            rows.append(row | {"dataset": dataset, "model": model, "structures": structures.get(model, {}).get(dataset, "")})
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def markdown(table, labels, units):
+    """The table for readers."""
+    lines = [
+        "| dataset | unit | model | seeds | MAE, ours | MAE, published | difference | p (corrected) | structures |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for r in table.itertuples():
+        digits = 4 if r.mae_mean < 10 else 2
+        cells = [labels[r.dataset], units[r.dataset], labels[r.model], r.n_seeds]
+        cells += [f"{m:.{digits}f} ± {s:.{digits}f}" for m, s in ((r.mae_mean, r.mae_std), (r.published_mean, r.published_std))]
+        cells += [f"{r.difference / r.published_mean:+.1%}", f"{r.p_corrected:.2f}", r.structures]
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    with job(snakemake):
+        p = snakemake.params
+        scores = read_csv(snakemake.input.scores)
+        table = compare_published(
+            scores[scores["dataset"].isin(p.official)], read_csv(snakemake.input.published), p.submissions, p.structures
+        )
+        write_csv(table, snakemake.output.csv)
+        with atomic_path(snakemake.output.md) as temporary:
+            temporary.write_text(markdown(table, p.labels, p.units))
