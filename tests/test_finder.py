@@ -125,6 +125,25 @@ def test_constraints_clip_and_penalties_name_every_kernel_once():
     assert len(listed) == len(set(listed)) == 6 + 2 * 4 + 2 * 2 + 5
 
 
+def test_a_network_adopts_all_of_the_other_mode_that_does_not_act_on_edges():
+    torch.manual_seed(0)
+    structure, model = Finder(vectors(), 2, mode="structure"), Finder(vectors(), 2)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    taken = model.adopt(structure.state_dict())
+    of_edges = [name for name in before if ".edge." in name]
+    for name, value in model.state_dict().items():
+        if name in of_edges:
+            assert torch.equal(value, before[name])
+        elif name.endswith("message.0.weight") and "layers" in name:
+            assert torch.equal(value[:, :6], structure.state_dict()[name][:, :6]) and torch.equal(
+                value[:, 6:], before[name][:, 6:]
+            )
+        else:
+            assert torch.equal(value, structure.state_dict()[name])
+    own = sum(value.numel() for name, value in before.items() if name not in of_edges)
+    assert len(of_edges) == 2 * 6 and taken == own - 2 * 128
+
+
 def test_steels_are_whole_and_no_two_modes_exist_of_another_name(mirror):
     import pandas as pd
 

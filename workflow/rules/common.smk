@@ -255,13 +255,16 @@ def subset_size(wildcards):
 
 
 def start(wildcards):
-    """{"weights": encoder file} of a network that starts from a pretrained encoder."""
-    pretraining = config["models"][wildcards.model].get("pretraining")
-    return (
-        {"weights": f"results/pretrain/{pretraining}/encoder.safetensors"}
-        if pretraining
-        else {}
-    )
+    """{"weights": encoder file} of a network that starts from a pretrained encoder, {"initial": weights of all folds} of
+    one that starts from another network trained on the same folds."""
+    entry = config["models"][wildcards.model]
+    if "pretraining" in entry:
+        encoder = f"results/pretrain/{entry['pretraining']}/encoder.safetensors"
+        return {"weights": encoder}
+    if "initial" in entry:
+        run = f"{wildcards.dataset}{wildcards.subset}/{entry['initial']}/seed{wildcards.seed}"
+        return {"initial": f"results/finetune/{run}/weights.safetensors"}
+    return {}
 
 
 def baseline_features(wildcards):

@@ -16,7 +16,7 @@ from matpretrain.composition import Compositions
 from matpretrain.devices import claim_device, describe
 from matpretrain.files import read_csv, write_csv
 from matpretrain.jobs import job
-from matpretrain.members import keep, save_members
+from matpretrain.members import fold_weights, keep, save_members
 from matpretrain.objectives import SUPERVISED
 from matpretrain.provenance import environment, write_json
 from matpretrain.spectra import COMPRESS, PARTS, RESTORE, smoothing_matrix
@@ -45,6 +45,7 @@ class Training:
         seed: random seed.
         device: "cpu" or "cuda:k".
         spectra: Spectra of the rows where the target is one.
+        initial: safetensors file of the trained folds of another network, from which this one starts fold by fold (`Model.adopt`).
     """
 
     table: pd.DataFrame
@@ -59,6 +60,7 @@ class Training:
     seed: int
     device: str
     spectra: "Spectra | None" = None
+    initial: str | None = None
 
     @property
     def target(self):
@@ -141,6 +143,10 @@ def train_fold(fold, training, say):
     model = network.Model(**training.arguments, n_outputs=n_outputs * n_targets)
     if training.weights:
         load_weights(model.encoder, training.weights, say if fold == 0 else None)
+    if training.initial:
+        taken = model.adopt(fold_weights(training.initial, fold))
+        if fold == 0:
+            say(f"took over {taken:,} of {sum(p.numel() for p in model.parameters()):,} numbers from {training.initial}")
     model = model.to(device)
     inputs = training.inputs(network)
     scaled = torch.as_tensor((target - mean) / std, dtype=torch.float32, device=device)
@@ -233,6 +239,7 @@ if __name__ == "__main__":
                 seed=int(snakemake.wildcards.seed),
                 device=device,
                 spectra=Spectra.read(files.spectra, p.resolution) if files.get("spectra") else None,
+                initial=files.get("initial"),
             )
             predictions, history, kept = finetune(training, snakemake.threads, say)
         write_csv(history, out.history)

@@ -35,6 +35,10 @@ def check(config, folder):
     _check_strategies(config)
     _check_structures(config)
     _check_spectra(config)
+    for name, entry in config["models"].items():
+        other = config["models"].get(entry.get("initial"), entry)
+        if other.get("encoder") != entry.get("encoder") or ("initial" in entry and entry["encoder"] != "finder"):
+            _refuse(f"models.{name}.initial", "weights pass between two modes of Finder only; name one or leave it out")
     for name, entry in config["predict"].items():
         if "encoder" not in config["models"][entry["model"]]:
             _refuse(f"predict.{name}.model", f"{entry['model']} is a baseline, whose fit is not kept; name a network")
@@ -146,6 +150,8 @@ def _check_names(config):
         references += [(f"corpora.{corpus}.without", name, ["datasets"]) for name in entry.get("without", [])]
     references += [(f"pretraining.{k}.corpus", entry["corpus"], ["corpora"]) for k, entry in config["pretraining"].items()]
     for model, entry in config["models"].items():
+        if "initial" in entry:
+            references.append((f"models.{model}.initial", entry["initial"], ["models"]))
         if "pretraining" in entry:
             references.append((f"models.{model}.pretraining", entry["pretraining"], ["pretraining"]))
         if entry.get("features", "none") not in FIXED_FEATURES:
@@ -192,6 +198,7 @@ def _check_structures(config):
         asked += [(f"subsets.{study}", d, m) for d in entry["datasets"] for m in entry["models"]]
     for key, dataset, model in asked:
         entry = config["models"][model]
+        entry = config["models"].get(entry.get("initial"), entry)
         if "encoder" in entry and "graphs" in reads(entry) and not config["datasets"][dataset].get("structures"):
             _refuse(key, f"{model} reads structures, which {dataset} has none of; give it structures: or leave one of them out")
     for name, entry in config["datasets"].items():

@@ -353,6 +353,22 @@ class Finder(nn.Module):
         pooled = self.encoder.pooled(batch)
         return self.readout(pooled[0], pooled[-1]) if isinstance(self.readout, Readout) else self.readout(pooled[-1])
 
+    @torch.no_grad()
+    def adopt(self, state):
+        """Take over the weights of a network of the other mode, {name: tensor}: all but those that act on edges.
+
+        Returns:
+            How many numbers were taken over.
+        """
+        own, width, taken = self.state_dict(), self.encoder.width, 0
+        for name in own.keys() & state.keys():
+            mine, theirs = own[name], state[name]
+            if mine.shape != theirs.shape:  # the message networks: the first columns act on nodes, the others on edges
+                mine, theirs = mine[:, :width], theirs[:, :width]
+            mine.copy_(theirs)
+            taken += mine.numel()
+        return taken
+
     def penalised(self):
         """{coefficient of the sum of squares in the loss: parameters} (released code; the paper says 1e-6 on all weights)."""
         light, full = [], []

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from matpretrain.composition import N_ELEMENTS, Compositions
@@ -89,6 +89,14 @@ def save_members(kept, arguments, compositions, record, folder):
     save_weights({name: torch.from_numpy(np.asarray(array)) for name, array in arrays.items()}, folder / WEIGHTS)
     arguments = {name: value for name, value in arguments.items() if name not in vectors}
     write_json({**record, **shapes, "arguments": arguments, "folds": folds}, folder / RECORD)
+
+
+def fold_weights(path, fold):
+    """{parameter: tensor} of one fold in the weights of a seed folder."""
+    prefix = f"fold{fold}."
+    with safe_open(path, "pt") as tensors:
+        names = tensors.keys()
+        return {name.removeprefix(prefix): tensors.get_tensor(name) for name in names if name.startswith(prefix)}
 
 
 def seed_folders(folder):
