@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 import torch
 from naive_finder import finder as naive
+from naive_finder import network
+from plot_edges import by_atom, edge_matrices
 from pymatgen.core import Composition, Element, Lattice, Structure
 
 from matpretrain.composition import atom_counts, parse_formulas
@@ -142,6 +144,20 @@ def test_a_network_adopts_all_of_the_other_mode_that_does_not_act_on_edges():
             assert torch.equal(value, structure.state_dict()[name])
     own = sum(value.numel() for name, value in before.items() if name not in of_edges)
     assert len(of_edges) == 2 * 6 and taken == own - 2 * 128
+
+
+def test_edge_matrices_hold_the_predicted_edges_of_atoms():
+    torch.manual_seed(0)
+    model = Finder(vectors(), 1).double()
+    batch = double(GraphInputs(parse_formulas(["SrTiO3"])[0]))[torch.tensor([0])]
+    found, symbols = by_atom(edge_matrices(model, batch), ["Sr", "Ti", "O"], batch.atoms.long().numpy())
+    assert symbols == ["Sr", "Ti", "O", "O", "O"] and found.shape == (2, 5, 5)
+    v = model.encoder.element_vectors[torch.tensor([38, 22, 8, 8, 8])].double()
+    for i, j in ((0, 1), (1, 0), (2, 4), (3, 1)):
+        mean = torch.stack([(v[i] + v[k]) / 2 for k in range(5) if k != i]).mean(0)
+        expected = network(torch.cat([(v[i] + v[j]) / 2, mean]), model.encoder.layers[0].edge)
+        assert found[0, i, j] == pytest.approx(expected.item(), abs=1e-6)
+    assert np.isnan(found[:, range(5), range(5)]).all() and np.isfinite(found[:, ~np.eye(5, dtype=bool)]).all()
 
 
 def test_steels_are_whole_and_no_two_modes_exist_of_another_name(mirror):

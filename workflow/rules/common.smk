@@ -24,6 +24,12 @@ DATASETS = config["benchmark"]["datasets"]
 MODELS = config["benchmark"]["models"]
 NETWORKS = [m for m, entry in config["models"].items() if "encoder" in entry]
 BASELINES = [m for m, entry in config["models"].items() if "estimator" in entry]
+EDGES_PREDICTED = [
+    m
+    for m in NETWORKS
+    if config["models"][m]["encoder"] == "finder"
+    and "compositions" in reads(config["models"][m])
+]
 EXCLUDED = config["benchmark"]["exclude"]
 SPECTRAL = [d for d, entry in config["datasets"].items() if "energies" in entry]
 TRAINED = [m for m in MODELS if m in NETWORKS]

@@ -1,7 +1,8 @@
 """Predictions and histories -> figures.
 
 Needs: results/finetune/{dataset}/{model}/predictions.csv, histories of the networks, results/tables
-Makes: results/figures/parity/{dataset}/{model}.png, results/figures/learning_curves/{dataset}.png, results/figures/mae.png
+Makes: results/figures/parity/{dataset}/{model}.png, results/figures/learning_curves/{dataset}.png, results/figures/mae.png,
+results/figures/cumulative/{dataset}.png and, for networks that predict edges, results/figures/edges/{dataset}/{model}.png
 """
 
 
@@ -78,10 +79,67 @@ rule plot_mae:
         "../scripts/plot_mae.py"
 
 
+rule plot_cumulative:
+    input:
+        lambda w: [
+            f"results/finetune/{d}/{m}/predictions.csv"
+            for d, m in runs(TABLES["2"])
+            if d == w.dataset
+        ],
+    output:
+        report(
+            "results/figures/cumulative/{dataset}.png",
+            caption="../report/cumulative.rst",
+            category="Errors",
+            labels={"dataset": "{dataset}"},
+        ),
+    log:
+        "logs/figures/cumulative/{dataset}.log",
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        labels=LABELS,
+        title=lambda w: label(w.dataset),
+        unit=lambda w: config["datasets"][w.dataset]["unit"],
+        code=fingerprint("plot_cumulative"),
+    script:
+        "../scripts/plot_cumulative.py"
+
+
+rule plot_edges:
+    input:
+        lambda w: seed_files("weights.safetensors", w.dataset, w.model),
+        lambda w: seed_files("model.json", w.dataset, w.model),
+    output:
+        report(
+            "results/figures/edges/{dataset}/{model}.png",
+            caption="../report/edges.rst",
+            category="Predicted edges",
+            labels={"dataset": "{dataset}", "model": "{model}"},
+        ),
+    log:
+        "logs/figures/edges/{dataset}/{model}.log",
+    wildcard_constraints:
+        model=names_or_none(EDGES_PREDICTED),
+    conda:
+        "../../envs/predict.yaml"
+    params:
+        folder=lambda w: f"results/finetune/{w.dataset}/{w.model}",
+        title=lambda w: f"{label(w.model)}, {label(w.dataset)}",
+        code=fingerprint("plot_edges"),
+    script:
+        "../scripts/plot_edges.py"
+
+
 rule figures:
     input:
         rules.plot_mae.output,
         sorted(set(run_files("results/figures/learning_curves/{dataset}.png", TRAINED))),
+        sorted(set(run_files("results/figures/cumulative/{dataset}.png"))),
+        run_files(
+            "results/figures/edges/{dataset}/{model}.png",
+            [m for m in TRAINED if m in EDGES_PREDICTED],
+        ),
         run_files(
             "results/figures/parity/{dataset}/{model}.png",
             [m for m in TABLES["2"] if m != "dummy"],

@@ -318,3 +318,60 @@ def _pair_network(axes, formulas):
     )  # fmt: skip
     axes.set_axis_off()
     axes.set_title("elements, and pairs in one candidate")
+
+
+def edge_matrices(matrices, title):
+    """Edge attributes between the atoms of some formulas, a column per formula and a row per layer.
+
+    Args:
+        matrices: {formula: ([layers, n, n], symbols of the n atoms)}, NaN where there is no edge.
+
+    Returns:
+        Figure.
+    """
+    n_layers = len(next(iter(matrices.values()))[0])
+    figure, grid = plt.subplots(n_layers, len(matrices), figsize=(2 * WIDTH, 0.55 * WIDTH * n_layers), squeeze=False)
+    for k, row in enumerate(grid):
+        largest = max(np.nanmax(np.abs(layers[k])) for layers, _ in matrices.values())
+        for axes, (formula, (layers, symbols)) in zip(row, matrices.items(), strict=True):
+            image = axes.imshow(layers[k], cmap="RdBu_r", vmin=-largest, vmax=largest)
+            axes.set_xticks(range(len(symbols)), symbols)
+            axes.set_yticks(range(len(symbols)), symbols)
+            axes.tick_params(length=0)
+            if k == 0:
+                axes.set_title(formula)
+        row[0].set_ylabel(f"layer {k + 1}, receiving atom")
+        figure.colorbar(image, ax=row, fraction=0.05, label="edge attribute")
+    figure.supxlabel("sending atom", fontsize="small")
+    figure.suptitle(title)
+    return figure
+
+
+CHEMICAL_ACCURACY = 0.043  # eV/atom
+
+
+def cumulative(errors, title, unit):
+    """Share of the rows whose error is below a value, a line per model; chemical accuracy is marked for energies per atom.
+
+    Args:
+        errors: {model label: [n] absolute errors}.
+
+    Returns:
+        Figure.
+    """
+    figure, axes = plt.subplots(figsize=(1.2 * WIDTH, WIDTH))
+    for colour, (model, values) in zip(itertools.cycle(COLOURS), errors.items(), strict=False):
+        name = model
+        if unit == "eV/atom":
+            name += f" ({(values <= CHEMICAL_ACCURACY).mean():.0%} within 43 meV)"
+        axes.plot(np.sort(values), np.arange(1, len(values) + 1) / len(values), color=colour, lw=1.2, label=name)
+    if unit == "eV/atom":
+        axes.axvline(CHEMICAL_ACCURACY, color="0.5", lw=0.8, ls="--")
+    positive = np.concatenate(list(errors.values()))
+    axes.set(
+        xlabel=f"absolute error ({unit})", ylabel="share of test rows below it", title=title, xscale="log", ylim=(0, 1),
+        xlim=np.percentile(positive[positive > 0], [1, 100]),
+    )  # fmt: skip
+    axes.legend(frameon=False)
+    sns.despine(figure)
+    return figure
