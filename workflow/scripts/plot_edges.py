@@ -18,7 +18,7 @@ def edge_matrices(network, batch):
     rows = []
     v, k = network.encoder.element_vectors[batch.element], len(batch.element)
     for layer in network.encoder.layers:
-        matrix = torch.full((k, k), torch.nan)
+        matrix = torch.full((k, k), torch.nan, dtype=v.dtype)
         matrix[batch.receiver, batch.sender] = layer.predicted_edges(v, batch)[:, 0]
         rows.append(matrix)
         v = layer(v, batch, None)
