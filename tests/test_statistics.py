@@ -29,6 +29,13 @@ def predictions(n_seeds=2, n_folds=5, rows=20, seed=0):
     )  # fmt: skip
 
 
+def test_a_power_law_gives_back_its_exponent():
+    rows = np.array([100, 300, 1000, 4000])
+    exponent, factor = statistics.power_law(rows, 5.0 * rows**-0.21)
+    assert exponent == pytest.approx(-0.21) and factor == pytest.approx(5.0)
+    assert np.isnan(statistics.power_law([10, 10, 20], [1.0, 1.1, 0.9])).all()
+
+
 def test_fold_scores_equal_scikit_learn():
     table = predictions()
     scores = statistics.fold_scores(table).set_index(["part", "seed", "fold"])

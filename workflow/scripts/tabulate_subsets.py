@@ -4,12 +4,12 @@ import pandas as pd
 
 from matpretrain.files import read_csv, write_csv
 from matpretrain.jobs import job
-from matpretrain.statistics import summarise
+from matpretrain.statistics import power_law, summarise
 from matpretrain.subsets import FULL
 
 COLUMNS = [
-    "dataset", "model", "size", "train_rows", "mae_mean", "mae_std", "n_folds", "n_seeds", "improvement", "improvement_std",
-    "structures", "paper_improvement",
+    "dataset", "model", "size", "train_rows", "mae_mean", "mae_std", "n_folds", "n_seeds", "exponent", "improvement",
+    "improvement_std", "structures", "paper_improvement",
 ]  # fmt: skip
 MEAN = "mean"  # in place of a size: the mean over all but FULL
 
@@ -39,7 +39,10 @@ def our_rows(scores, reference):
                 folds[dataset, model, size], folds[dataset, reference, size]
             )
         rows.append(row)
-    table = pd.DataFrame(rows).reindex(columns=COLUMNS[:-1])
+    table = pd.DataFrame(rows)
+    exponents = {run: power_law(part["train_rows"], part["mae_mean"])[0] for run, part in table.groupby(["dataset", "model"])}
+    table["exponent"] = [exponents[run] for run in zip(table["dataset"], table["model"], strict=True)]
+    table = table.reindex(columns=COLUMNS[:-1])
     subsets = table[(table["size"] != FULL) & table["improvement"].notna()]
     means = subsets.groupby(["dataset", "model"], as_index=False, sort=False)["improvement"].mean()
     return pd.concat([table, means.assign(size=MEAN)], ignore_index=True) if len(means) else table

@@ -9,6 +9,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 
+from matpretrain.statistics import power_law
+
 WIDTH = 3.5  # inches, one journal column
 FLOOR = 0.01  # smaller losses are drawn here
 COLOURS = sns.color_palette("colorblind")
@@ -225,14 +227,20 @@ def subset_panels(table, labels, titles, units, draw):
 
 
 def subset_curves(axes, table, models):
-    """A line per model on logarithmic axes; error bars: standard deviation over folds. Returns what the bars are."""
+    """Points per model on logarithmic axes and, through three or more, the power law; error bars: standard deviation over
+    folds. Returns what the bars are."""
+    laws = []
     markers = itertools.cycle("osD^vP")
     for place, (model, colour, marker) in enumerate(zip(models, itertools.cycle(COLOURS), markers, strict=False)):
         part = table[table["model"] == model].sort_values("train_rows")
         aside = 1.025 ** (place - (len(models) - 1) / 2)  # bars beside each other, not on top
+        rows = part["train_rows"].to_numpy(float)
+        exponent, factor = power_law(rows, part["mae_mean"])
+        if np.isfinite(exponent):
+            laws += axes.plot(rows, factor * rows**exponent, color=colour, lw=1, ls="--", label=f"_{exponent:+.2f}")
         axes.errorbar(
-            part["train_rows"].astype(float) * aside, part["mae_mean"], yerr=part["mae_std"], color=colour, label=model,
-            marker=marker, ms=3.5, lw=1, elinewidth=0.8, capsize=2,
+            rows * aside, part["mae_mean"], yerr=part["mae_std"], color=colour, label=model,
+            marker=marker, ms=3.5, ls="none" if np.isfinite(exponent) else "-", lw=1, elinewidth=0.8, capsize=2,
         )  # fmt: skip
     axes.set(xscale="log", yscale="log", xlabel="training rows")
     sizes = table.drop_duplicates("train_rows")
@@ -242,6 +250,8 @@ def subset_curves(axes, table, models):
     axes.yaxis.set_major_formatter("{x:g}")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_minor_locator(matplotlib.ticker.NullLocator())
+    if laws:
+        axes.legend(laws, [law.get_label()[1:] for law in laws], title="exponent", frameon=False, fontsize="small")
     return "mean ± standard deviation over folds"
 
 

@@ -161,6 +161,21 @@ def compare(scores, a, b):
     return dict(zip(COMPARED, values, strict=True))
 
 
+def power_law(rows, errors):
+    """Exponent m and factor a of error = a rows^m, a straight line through the logarithms by least squares.
+
+    Args:
+        rows, errors: [k] training rows and errors.
+
+    Returns:
+        (m, a); (nan, nan) for fewer than three numbers of rows, through which any line would pass.
+    """
+    if len(np.unique(rows)) < 3:
+        return np.nan, np.nan
+    m, log_a = np.polyfit(np.log(np.asarray(rows, float)), np.log(np.asarray(errors, float)), 1)
+    return float(m), float(np.exp(log_a))
+
+
 ALL = "all"  # in place of a dataset: all of them together
 
 
