@@ -65,7 +65,7 @@ rule pretrain:
         arguments=lambda w: strategy(w).get("arguments", {}),
         corpus=lambda w: strategy(w)["corpus"],
         elements=lambda w: elements_of(strategy(w)),
-        backend=lambda w: backend(strategy(w)["encoder"]),
+        backend=lambda w: backend(strategy(w)),
         tasks=lambda w: strategy(w)["tasks"],
         recipe=lambda w: config["pretraining_recipe"] | strategy(w).get("recipe", {}),
         validation_fraction=config["pretraining_validation"],
