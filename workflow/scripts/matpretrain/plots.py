@@ -369,7 +369,7 @@ def cumulative(errors, title, unit):
     Returns:
         Figure.
     """
-    figure, axes = plt.subplots(figsize=(1.2 * WIDTH, WIDTH))
+    figure, axes = plt.subplots(figsize=(1.2 * WIDTH, WIDTH + 0.17 * len(errors)))
     for colour, (model, values) in zip(itertools.cycle(COLOURS), errors.items(), strict=False):
         name = model
         if unit == "eV/atom":
@@ -382,6 +382,6 @@ def cumulative(errors, title, unit):
         xlabel=f"absolute error ({unit})", ylabel="share of test rows below it", title=title, xscale="log", ylim=(0, 1),
         xlim=np.percentile(positive[positive > 0], [1, 100]),
     )  # fmt: skip
-    axes.legend(frameon=False)
+    figure.legend(loc="outside lower center", frameon=False)
     sns.despine(figure)
     return figure
