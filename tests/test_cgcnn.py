@@ -52,6 +52,17 @@ def test_parameter_count_is_the_published_one():
     assert sum(p.numel() for p in encoder.parameters()) + 128 + 1 == 80_833  # with the linear output of supervised CGCNN
 
 
+def test_the_supervised_network_is_the_encoder_and_a_linear_output_on_any_rows(crystals):
+    torch.manual_seed(0)
+    model = cgcnn.Model(np.nan_to_num(FEATURES)).eval()
+    assert sum(p.numel() for p in model.parameters()) == 80_833
+    inputs = cgcnn.Inputs(crystals)
+    rows = torch.tensor([4, 0, 2])
+    expected = torch.as_tensor(cgcnn.embed(model.encoder, crystals))[rows]
+    torch.testing.assert_close(model(inputs[rows]), model.fc_out(expected), rtol=1e-4, atol=1e-5)
+    assert inputs.cost.tolist() == [2, 5, 20, 1, 2] and len(inputs) == 5
+
+
 def test_embeddings_equal_the_naive_edge_list_form(crystals):
     model = random_teacher().double()
     weights = {name: value.numpy() for name, value in model.state_dict().items()}
@@ -135,8 +146,8 @@ def test_from_structures_to_embeddings(tmp_path):
         '{"id": "b", "lattice": [2.87, 2.87, 2.87, 90, 90, 90], "species": ["Fe", "Fe"], "frac_coords": [[0, 0, 0], [0.5, 0.5, 0.5]]}\n'
     )
     said = []
-    outputs = (tmp_path / "graphs.npz", tmp_path / "compositions.npz")
-    encode_structures(tmp_path / "some.jsonl", None, "error", *outputs, said.append)
+    outputs = (tmp_path / "neighbours.npz", tmp_path / "compositions.npz")
+    encode_structures(tmp_path / "some.jsonl", None, None, "error", *outputs, said.append)
     np.save(tmp_path / "atoms.npy", FEATURES)
     model = random_teacher()
     torch.save(model.state_dict(), tmp_path / "teacher.pth")

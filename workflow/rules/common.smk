@@ -11,7 +11,7 @@ from snakemake.exceptions import WorkflowError
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow" / "scripts"))
 from matpretrain.configuration import check, set_environment
 from matpretrain.files import DataError
-from matpretrain.provenance import fingerprint, reads
+from matpretrain.provenance import fingerprint, reads, structures_read
 
 try:
     check(config, Path(workflow.basedir))
@@ -210,12 +210,18 @@ def element_file(entry):
     return {"elements": f"results/data/elements/{elements_of(entry)}.npy"}
 
 
+def structure_file(table, entry):
+    """The structures of a corpus or dataset in the form that a network reads."""
+    names = {"graphs": "graphs.safetensors", "neighbours": "neighbours.npz"}
+    return f"results/structures/{table}/{names[structures_read(entry)]}"
+
+
 def examples(wildcards):
     """What a pretraining strategy trains on: the corpus in the form that its network reads."""
     entry = strategy(wildcards)
     corpus, files = entry["corpus"], element_file(entry)
-    if "graphs" in reads(entry):
-        return {"examples": f"results/structures/{corpus}/graphs.safetensors"} | files
+    if structures_read(entry):
+        return {"examples": structure_file(corpus, entry)} | files
     return {"examples": f"results/data/{corpus}/compositions.npz"} | files
 
 
@@ -248,8 +254,9 @@ def state_key(wildcards):
 def network_inputs(wildcards):
     """What a network reads besides table and compositions: graphs of the rows, or element vectors."""
     entry = config["models"][wildcards.model]
-    graphs = f"results/structures/{wildcards.dataset}/graphs.safetensors"
-    files = {"graphs": graphs} if "graphs" in reads(entry) else {}
+    files = {}
+    if structures_read(entry):
+        files["structures"] = structure_file(wildcards.dataset, entry)
     if wildcards.dataset in SPECTRAL:
         files["spectra"] = f"results/data/{wildcards.dataset}/spectra.npz"
     return files | element_file(entry)

@@ -54,7 +54,7 @@ rule export_elements:
     log:
         "logs/data/elements/{elements}.log",
     wildcard_constraints:
-        elements="matscholar|onehot",
+        elements="matscholar|onehot|cgcnn",
     conda:
         "../../envs/data.yaml"
     params:

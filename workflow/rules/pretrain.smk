@@ -7,7 +7,7 @@ results/figures/pretraining/{pretraining}.png and results/figures/crystals/{pret
 """
 
 OF_CRYSTALS = [
-    p for p, entry in config["pretraining"].items() if "graphs" in reads(entry)
+    p for p, entry in config["pretraining"].items() if structures_read(entry)
 ]
 
 

@@ -63,7 +63,7 @@ rule compare_published:
         structures={
             m: {d: structure_note(d) for d in DATASETS}
             for m in TRAINED
-            if "graphs" in reads(config["models"][m])
+            if structures_read(config["models"][m])
         },
         labels=LABELS,
         units=UNITS,

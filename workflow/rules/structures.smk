@@ -1,9 +1,8 @@
-"""Crystal structures -> graphs for MEGNet; -> neighbour lists -> embeddings of a pretrained teacher.
+"""Crystal structures -> graphs for MEGNet and Finder; -> neighbour lists for CGCNN -> embeddings of a pretrained teacher.
 
 Needs: the structures of a corpus (.jsonl.gz or a folder of CIF files) and, for embeddings, the weights of a CGCNN encoder
-Makes: results/structures/{table}/graphs.safetensors and graphs.csv, of a corpus or of the rows of a dataset; results/structures/atoms.npy;
-results/structures/{corpus}/graphs.npz, compositions.npz (same order) and
-embeddings.npz (id, embedding); of corpora with embeddings: results/data/{corpus}/compositions.npz, counts.csv and
+Makes: results/structures/{table}/graphs.safetensors and graphs.csv, neighbours.npz and compositions.npz, of a corpus or of
+the rows of a dataset; results/structures/{corpus}/embeddings.npz (id, embedding); of corpora with embeddings: results/data/{corpus}/compositions.npz, counts.csv and
 results/features/{corpus}/structure.npy, the target of MML
 """
 
@@ -31,35 +30,23 @@ rule connect_structures:
         "../scripts/connect_structures.py"
 
 
-rule export_atoms:
-    output:
-        "results/structures/atoms.npy",
-    log:
-        "logs/structures/atoms.log",
-    conda:
-        "../../envs/data.yaml"
-    params:
-        code=fingerprint("export_atoms"),
-    script:
-        "../scripts/export_atoms.py"
-
-
 rule encode_structures:
     input:
-        structures=lambda w: corpus_file(w.corpus),
+        unpack(structure_source),
     output:
-        graphs=update("results/structures/{corpus}/graphs.npz"),
-        compositions=update("results/structures/{corpus}/compositions.npz"),
+        neighbours=update("results/structures/{table}/neighbours.npz"),
+        compositions=update("results/structures/{table}/compositions.npz"),
     log:
-        "logs/structures/{corpus}/encode.log",
+        "logs/structures/{table}/encode.log",
     conda:
         "../../envs/data.yaml"
     resources:
         mem_mb=8000,
         runtime=240,
     params:
-        sha256=lambda w: corpus_hash(w.corpus),
-        unknown_elements=lambda w: unknown_elements(w.corpus),
+        source=lambda w: structure_collection(w.table),
+        sha256=lambda w: structure_hash(w.table),
+        unknown_elements=lambda w: unknown_elements(w.table),
         code=fingerprint("encode_structures"),
     script:
         "../scripts/encode_structures.py"
@@ -67,8 +54,8 @@ rule encode_structures:
 
 rule embed_structures:
     input:
-        graphs=rules.encode_structures.output.graphs,
-        atoms=rules.export_atoms.output[0],
+        neighbours="results/structures/{corpus}/neighbours.npz",
+        atoms="results/data/elements/cgcnn.npy",
         teacher=lambda w: teacher_file(w.corpus),
     output:
         update("results/structures/{corpus}/embeddings.npz"),

@@ -8,50 +8,23 @@ import time
 import numpy as np
 import pandas as pd
 
-from matpretrain.crystal import check_elements, read_structures
-from matpretrain.files import DataError, check_hash, read_csv, write_csv
+from matpretrain.crystal import check_elements
+from matpretrain.files import read_csv, write_csv
 from matpretrain.graphs import CUTOFF, KNOWN, connect, save_graphs
 from matpretrain.jobs import job
-from matpretrain.sources import STRUCTURES, downloaded_structures
+from matpretrain.sources import open_structures
 
 SEED = 0  # of the sample
-
-
-def of_rows(structures, table, where):
-    """The structures that the rows of a dataset name, in their order, under the ids of the rows.
-
-    Raises:
-        DataError: naming the first row whose structure is not there.
-    """
-    wanted = set(table["structure"])
-    found = {structure[0]: structure for structure in structures if structure[0] in wanted}
-    absent = table[~table["structure"].isin(found.keys())]
-    if len(absent):
-        first, more = absent.iloc[0], f" (and {len(absent) - 1} more rows)" if len(absent) > 1 else ""
-        raise DataError(
-            f"{where}: no structure {first['structure']}, which row {first['id']} of the dataset names{more}; add it or remove the row"
-        )
-    return [(row, *found[name][1:]) for row, name in zip(table["id"], table["structure"], strict=True)]
 
 
 def connect_structures(path, source, sample, expected_hash, unknown_elements, graphs_path, table_path, say, rows=None):
     """Read structures, check their elements, find the neighbours of their atoms.
 
     Args:
-        path: file or folder of structures, None for embedded ones.
-        source: name of the embedded structures, or of the matminer dataset whose download `path` is; None for others.
-        rows: data frame id, structure of a dataset, whose rows get a graph each; None for all structures.
+        path, source, rows: as in `sources.open_structures`.
     """
     started = time.perf_counter()
-    if expected_hash:
-        check_hash(path, expected_hash)
-    where = path or f"embedded structures {source}"
-    if path:
-        structures = downloaded_structures(source, path) if source else read_structures(path)
-    else:
-        structures = STRUCTURES[source]()
-    if rows is not None:
-        structures = of_rows(structures, rows, where)
+    structures, where = open_structures(path, source, expected_hash, rows)
     dropped = []
     structures = list(check_elements(structures, where, unknown_elements, dropped, KNOWN, "MEGNet"))
     for line in dropped:

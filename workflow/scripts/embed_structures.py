@@ -13,9 +13,9 @@ from matpretrain.jobs import job
 PROGRESS = 10  # progress lines
 
 
-def embed_structures(graphs_path, teacher_path, atoms_path, device, say):
+def embed_structures(neighbours_path, teacher_path, atoms_path, device, say):
     """Ids [S] and embeddings [S, n] float32 of all structures."""
-    with np.load(graphs_path) as arrays:
+    with np.load(neighbours_path) as arrays:
         crystals = Crystals(**arrays)
     model = load_teacher(teacher_path, np.load(atoms_path)).to(device)
     started, told = time.perf_counter(), 0
@@ -39,7 +39,7 @@ if __name__ == "__main__":
     with job(snakemake) as say:
         with claim_device(snakemake.params.device, say) as device:
             identity, embedding = embed_structures(
-                snakemake.input.graphs,
+                snakemake.input.neighbours,
                 str(snakemake.input.teacher),
                 snakemake.input.atoms,
                 device=device,

@@ -3,11 +3,13 @@
 import numpy as np
 
 from matpretrain.composition import N_ELEMENTS, matscholar_vectors
+from matpretrain.crystal import cgcnn_vectors
 from matpretrain.files import atomic_path
 from matpretrain.jobs import job
 
 VECTORS = {
     "matscholar": lambda: np.nan_to_num(matscholar_vectors()),
+    "cgcnn": lambda: np.nan_to_num(cgcnn_vectors()),
     "onehot": lambda: np.eye(N_ELEMENTS + 1, N_ELEMENTS, -1, np.float32),
 }
 

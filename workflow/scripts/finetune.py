@@ -34,7 +34,7 @@ class Training:
 
     Attributes:
         table: data frame id and fold, and target where it is one number, a row per composition.
-        examples: Compositions of the rows, or the path of their graphs for a network that reads graphs.
+        examples: Compositions of the rows, or the file of their structures for a network that reads those.
         encoder: module of the package with the network.
         arguments: of its Model, besides the number of outputs: element_vectors [Z, n], or those of the registry.
         weights: safetensors file of a pretrained encoder to start from, or None.
@@ -228,7 +228,7 @@ if __name__ == "__main__":
         with claim_device(p.device, say) as device:
             training = Training(
                 read_csv(files.table, dtype={"id": str, "formula": str}),
-                files.get("graphs", compositions),
+                files.get("structures", compositions),
                 encoder=p.encoder,
                 arguments=arguments,
                 weights=files.get("weights"),

@@ -1,7 +1,9 @@
-"""CGCNN (Xie and Grossman, Phys. Rev. Lett. 120, 145301 (2018)) as the teacher: crystal -> embedding.
+"""CGCNN (Xie and Grossman, Phys. Rev. Lett. 120, 145301 (2018)): crystal -> embedding, of the teacher or of a trained network.
 
 The names of the parameters are those of the weights released with Crystal Twins (Magar, Wang and Barati Farimani 2022).
 """
+
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -9,8 +11,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from matpretrain.files import DataError
+from matpretrain.packed import members
 
 WIDTH, LAYERS, EMBEDDING = 64, 3, 256
+SUPERVISED_EMBEDDING = 128  # of the published supervised network
+READS = ("neighbours", "elements")  # what Inputs and Model are made from
 CENTRES, SPACING = 41, 0.2  # Gaussian basis: centres 0, 0.2, ..., 8 angstrom, exp(-(d - centre)^2 / 0.2^2)
 LARGEST = 60.0  # exponents end here (1e-26): numbers below the normal range of float32 would slow products tenfold
 BATCH_ATOMS = {"cpu": 1024, "cuda": 32768}  # at most; bounds the memory (about 50 kB per atom)
@@ -22,6 +27,52 @@ def gaussian_basis(distance):
     centres = SPACING * torch.arange(CENTRES, dtype=distance.dtype, device=distance.device)
     square = ((distance[..., None] - centres) / SPACING).square_()
     return square.clamp_(max=LARGEST).neg_().exp_()
+
+
+class Batch:
+    """Packed crystals with N atoms: number [N], neighbour [N, 12] among the N atoms, distance [N, 12] in angstrom, count [B]."""
+
+    __slots__ = ("count", "distance", "neighbour", "number")
+
+    def __init__(self, number, neighbour, distance, count):
+        self.number, self.neighbour, self.distance, self.count = number, neighbour, distance, count
+
+
+class CrystalInputs:
+    """All crystals of a dataset on one device; indexing with rows [B] (int64) returns their `Batch`.
+
+    Args:
+        crystals: `crystal.Crystals`, or anything with its number, offset, neighbour and distance.
+    """
+
+    CHUNK = 64  # crystals at a time where no gradients are needed
+
+    def __init__(self, crystals, device="cpu"):
+        self.number, self.offset, self.neighbour = (
+            torch.as_tensor(getattr(crystals, name), dtype=torch.int64, device=device)
+            for name in ("number", "offset", "neighbour")
+        )
+        self.distance = torch.as_tensor(crystals.distance, device=device)
+
+    @classmethod
+    def read(cls, path, device="cpu"):
+        """Inputs of a file with the arrays of `crystal.Crystals`."""
+        with np.load(path) as arrays:
+            return cls(
+                SimpleNamespace(**{name: arrays[name] for name in ("number", "offset", "neighbour", "distance")}), device
+            )
+
+    def __len__(self):
+        return len(self.offset) - 1
+
+    @property
+    def cost(self):
+        """[rows] int64 number of atoms of each crystal: what a step costs."""
+        return self.offset.diff()
+
+    def __getitem__(self, rows):
+        atom, row, first = members(self.offset, rows)
+        return Batch(self.number[atom], self.neighbour[atom] + first[row, None], self.distance[atom], first.diff())
 
 
 class Convolution(nn.Module):
@@ -57,21 +108,31 @@ class CGCNN(nn.Module):
         self.convs = nn.ModuleList(Convolution(width) for _ in range(layers))
         self.conv_to_fc = nn.Linear(width, embedding)
 
-    def forward(self, number, neighbour, distance, count):
-        """Embeddings [B, embedding] of B crystals with N atoms in all.
-
-        Args:
-            number: [N] int64 atomic number.
-            neighbour: [N, 12] int64 position of the neighbour among the N atoms.
-            distance: [N, 12] in angstrom.
-            count: [B] int64 number of atoms of each crystal.
-        """
-        h = self.embedding(self.atom_features)[number]
-        basis = gaussian_basis(distance)
+    def forward(self, batch):
+        """Batch of B crystals -> [B, embedding]."""
+        h = self.embedding(self.atom_features)[batch.number]
+        basis = gaussian_basis(batch.distance)
         for convolution in self.convs:
-            h = convolution(h, neighbour, basis)
-        mean = torch.segment_reduce(h, "mean", lengths=count)
+            h = convolution(h, batch.neighbour, basis)
+        mean = torch.segment_reduce(h, "mean", lengths=batch.count)
         return F.softplus(self.conv_to_fc(F.softplus(mean)))
+
+
+class SupervisedCGCNN(nn.Module):
+    """Encoder and linear output: Batch -> [B, n_outputs] (80,833 parameters with one output).
+
+    Args:
+        element_vectors: [Z, 92] atom features of CGCNN.
+    """
+
+    def __init__(self, element_vectors, n_outputs=1):
+        super().__init__()
+        self.encoder = CGCNN(element_vectors, embedding=SUPERVISED_EMBEDDING)
+        self.fc_out = nn.Linear(SUPERVISED_EMBEDDING, n_outputs)
+
+    def forward(self, batch):
+        """Batch of B crystals -> [B, n_outputs]."""
+        return self.fc_out(self.encoder(batch))
 
 
 def load_teacher(path, atom_features):
@@ -128,6 +189,10 @@ def embed(model, crystals, device="cpu", report=lambda n: None):
         number, neighbour = crystals.number[atoms].astype(np.int64), crystals.neighbour[atoms] + first[:, None]
         distance = torch.as_tensor(crystals.distance[atoms], dtype=dtype)
         batch = (torch.as_tensor(number), torch.as_tensor(neighbour), distance, torch.as_tensor(count[start:stop]))
-        parts.append(model(*(x.to(device) for x in batch)).cpu())
+        parts.append(model(Batch(*(x.to(device) for x in batch))).cpu())
         report(start := stop)
     return torch.cat(parts).numpy()
+
+
+# What the scripts build for `encoder: cgcnn`.
+Encoder, Model, Inputs = CGCNN, SupervisedCGCNN, CrystalInputs

@@ -8,7 +8,7 @@ import jsonschema
 import yaml
 
 from matpretrain.files import DataError
-from matpretrain.provenance import reads
+from matpretrain.provenance import reads, structures_read
 
 ALLOCATOR = "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=40000000000:glibc.malloc.hugetlb=1"
 FIXED_FEATURES = ("magpie", "onehot", "none")
@@ -118,10 +118,10 @@ def _check_strategies(config):
     """Networks, pretext tasks and corpora that fit each other."""
     for name, entry in config["pretraining"].items():
         key, corpus = f"pretraining.{name}", config["corpora"].get(entry["corpus"], {"kind": None})
-        graphs = "graphs" in reads(entry)
+        graphs = structures_read(entry)
         if graphs and corpus["kind"] not in (None, "structures"):
             _refuse(f"{key}.corpus", f"{entry['encoder']} reads structures; name a corpus of kind structures")
-        wrong = [task for task in entry["tasks"] if (task == "denoising") != graphs]
+        wrong = [task for task in entry["tasks"] if (task == "denoising") != bool(graphs)]
         if wrong:
             _refuse(f"{key}.tasks", f"{wrong[0]} is not a task for {entry['encoder']}, which reads {reads(entry)[0]}")
         if "structure" in entry["tasks"] and corpus["kind"] == "structures" and "teacher" not in corpus:
@@ -199,7 +199,7 @@ def _check_structures(config):
     for key, dataset, model in asked:
         entry = config["models"][model]
         entry = config["models"].get(entry.get("initial"), entry)
-        if "encoder" in entry and "graphs" in reads(entry) and not config["datasets"][dataset].get("structures"):
+        if "encoder" in entry and structures_read(entry) and not config["datasets"][dataset].get("structures"):
             _refuse(key, f"{model} reads structures, which {dataset} has none of; give it structures: or leave one of them out")
     for name, entry in config["datasets"].items():
         structures = entry.get("structures")

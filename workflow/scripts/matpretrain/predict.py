@@ -16,7 +16,7 @@ from matpretrain.data import encode, read_table
 from matpretrain.distance import TrainingSet
 from matpretrain.files import DataError, write_csv
 from matpretrain.members import load_members, seed_folders
-from matpretrain.provenance import reads
+from matpretrain.provenance import structures_read
 
 
 def member_predictions(ensemble, compositions):
@@ -63,7 +63,7 @@ def predict_file(path, folders, formula="formula", unknown_elements="error", say
     """
     table = read_table(path, None, formula)
     ensemble = load_members(folders)
-    if "graphs" in reads(ensemble.record):
+    if structures_read(ensemble.record):
         raise DataError(
             f"{folders[0]}: {ensemble.record['encoder']} reads structures; formulas need a network of compositions, train one"
         )

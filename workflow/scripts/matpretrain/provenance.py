@@ -27,7 +27,8 @@ def fingerprint(*names):
 
 
 def reads(entry):
-    """What the network of a registry entry is made from: "compositions" or "graphs", and "elements" where it takes vectors.
+    """What the network of a registry entry is made from: "compositions", "graphs" or "neighbours", and "elements" where it
+    takes vectors.
 
     It is the constant READS of its module, a tuple; of a network with modes {mode: tuple}, the first one by default.
 
@@ -36,6 +37,11 @@ def reads(entry):
     """
     found = _reads(entry["encoder"])
     return found[entry.get("arguments", {}).get("mode", next(iter(found)))] if isinstance(found, dict) else found
+
+
+def structures_read(entry):
+    """In which form the network of a registry entry reads structures, "graphs" or "neighbours"; None where it reads formulas."""
+    return next((form for form in reads(entry) if form in ("graphs", "neighbours")), None)
 
 
 @cache

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import requests
 
+from matpretrain.crystal import read_structures
 from matpretrain.files import DataError, HashError, atomic_path, check_hash
 from matpretrain.graphs import KNOWN
 from matpretrain.spectra import GAP
@@ -223,3 +224,42 @@ EMBEDDED = {
 def read_embedded(name):
     """Table (id, formula, target) of an embedded dataset, a key of EMBEDDED."""
     return EMBEDDED[name]()
+
+
+def open_structures(path, source, expected_hash, rows=None):
+    """Structures (id, lattice, number, frac) of a corpus or dataset, and where they come from, for messages.
+
+    Args:
+        path: file or folder of structures, None for embedded ones.
+        source: name of the embedded structures, or of the matminer dataset whose download `path` is; None for others.
+        expected_hash: SHA-256 that the file must have, or None.
+        rows: data frame id, structure of a dataset, whose rows get a structure each; None for all structures.
+
+    Raises:
+        DataError: wrong hash, or a row whose structure is not there.
+    """
+    if expected_hash:
+        check_hash(path, expected_hash)
+    where = path or f"embedded structures {source}"
+    if path:
+        structures = downloaded_structures(source, path) if source else read_structures(path)
+    else:
+        structures = STRUCTURES[source]()
+    return (structures if rows is None else of_rows(structures, rows, where)), where
+
+
+def of_rows(structures, table, where):
+    """The structures that the rows of a dataset name, in their order, under the ids of the rows.
+
+    Raises:
+        DataError: naming the first row whose structure is not there.
+    """
+    wanted = set(table["structure"])
+    found = {structure[0]: structure for structure in structures if structure[0] in wanted}
+    absent = table[~table["structure"].isin(found.keys())]
+    if len(absent):
+        first, more = absent.iloc[0], f" (and {len(absent) - 1} more rows)" if len(absent) > 1 else ""
+        raise DataError(
+            f"{where}: no structure {first['structure']}, which row {first['id']} of the dataset names{more}; add it or remove the row"
+        )
+    return [(row, *found[name][1:]) for row, name in zip(table["id"], table["structure"], strict=True)]
