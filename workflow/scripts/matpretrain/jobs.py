@@ -1,6 +1,7 @@
 """What every script does around its work: its threads, a log, a progress line, and one line for a user's mistake."""
 
 import sys
+import warnings
 from contextlib import contextmanager
 
 from threadpoolctl import threadpool_limits
@@ -28,6 +29,7 @@ def job(snakemake):
             with open(path, "a") as log:  # one short append per line: folds in other processes write here too
                 log.write(f"{text}\n")
 
+    warnings.filterwarnings("ignore", "No Pauling electronegativity")  # pymatgen, once for every noble gas
     try:
         with threadpool_limits(snakemake.threads):
             yield say
