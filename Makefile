@@ -13,7 +13,7 @@ demo: .venv/installed
 	@echo "Figures: results/figures   Report: results/report.html"
 
 test: .venv/installed
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest --numprocesses 2 --dist loadfile
 
 paper: .venv/installed
 	$(SNAKEMAKE)

@@ -2,10 +2,8 @@
 
 import json
 
-import pandas as pd
 import pytest
-import yaml
-from runs import COLUMNS, FAST, MODELS, NEW, error_line, write_config, write_csv_of_60
+from runs import COLUMNS, MODELS, NEW, error_line, write_config, write_csv_of_60
 
 from matpretrain.files import read_csv
 
@@ -28,20 +26,6 @@ def finished(tmp_path_factory):
     checkout.first = checkout.snakemake(*checkout.arguments)
     assert checkout.first.returncode == 0, checkout.first.text
     return checkout
-
-
-def test_a_csv_and_three_keys_give_predictions(checkout):
-    write_csv_of_60(checkout.folder)
-    my = {"datasets": {"my_gap": {"csv": "mine.csv", "target": "energy", "unit": "eV/atom"}}, "recipe": FAST}
-    (checkout.folder / "my.yaml").write_text(yaml.safe_dump(my))
-    done = checkout.snakemake("--configfile", "my.yaml", "--", "results/finetune/my_gap/roost/predictions.csv")
-    assert done.returncode == 0, done.text
-    table = read_csv(checkout.folder / "results/finetune/my_gap/roost/predictions.csv")
-    assert list(table.columns) == COLUMNS
-    assert set(table["seed"]) == {0, 1, 2} and set(table["fold"]) == set(range(5))
-    test = table[table["part"] == "test"]
-    assert len(test) == 3 * 60 and not test["prediction"].isna().any()
-    assert (test["aleatoric_std"] > 0).all() and (test["epistemic_std"] > 0).all()
 
 
 def test_every_product_is_there_and_consistent(finished):
@@ -90,64 +74,6 @@ def test_pretraining_leaves_an_encoder_that_loads_and_is_where_finetuning_starts
     log = (finished.folder / "logs/finetune/mine/roost-ssl/seed0.log").read_text()
     assert "loaded all" in log and "results/pretrain/ssl/encoder.safetensors" in log
     assert "loaded" not in (finished.folder / "logs/finetune/mine/roost/seed0.log").read_text()
-
-
-def test_an_interrupted_pretraining_goes_on(checkout):
-    write_csv_of_60(checkout.folder)
-    target = "results/pretrain/ssl/encoder.safetensors"
-    arguments = [*write_config(checkout.folder, pretraining_recipe={"epochs": 4, "batch_size": 16}), "--", target]
-    assert checkout.snakemake(*arguments).returncode == 0
-    expected = (checkout.folder / target).read_bytes()
-    history = read_csv(checkout.folder / "results/pretrain/ssl/history.csv")
-    (checkout.folder / target).unlink()
-    plain = checkout.folder / "workflow/scripts/matpretrain/files.py"  # plumbing: it has no fingerprint
-    content = plain.read_text()
-    plain.write_text(
-        content.replace(
-            "        os.replace(temporary, path)\n",
-            "        os.replace(temporary, path)\n        if path.name == 'training.pt':\n            os._exit(9)\n",
-        )
-    )
-    assert "os._exit" in plain.read_text()
-    died = checkout.snakemake(*arguments)
-    assert died.returncode == 1
-    (state,) = (checkout.folder / "results/pretrain/.state").iterdir()
-    assert (state / "training.pt").exists()
-    plain.write_text(content)
-    done = checkout.snakemake(*arguments)
-    assert done.returncode == 0, done.text
-    log = (checkout.folder / "logs/pretrain/ssl.log").read_text()
-    assert "goes on from results/pretrain/.state/ssl-" in log
-    assert (checkout.folder / target).read_bytes() == expected
-    again = read_csv(checkout.folder / "results/pretrain/ssl/history.csv")
-    assert again["loss"].tolist() == history["loss"].tolist()
-
-
-def test_an_encoder_of_crystals_is_pretrained_by_the_same_rule(checkout):
-    from matpretrain.graphs import open_graphs
-    from matpretrain.megnet import Inputs
-    from matpretrain.weights import embed, load_encoder
-
-    small = {"pretraining": {"cdssl-aflow": {"arguments": {"size": "small"}, "recipe": {"epochs": 2, "batch_size": 16}}}}
-    small |= {"corpora": {"aflow_prototypes": {"sample": 170}}, "pretraining_validation": 0.3}
-    (checkout.folder / "my.yaml").write_text(yaml.safe_dump(small))
-    made = ["results/probes/crystals/cdssl-aflow.csv"]
-    made += [f"results/figures/{kind}/cdssl-aflow.png" for kind in ("pretraining", "crystals")]
-    done = checkout.snakemake("--configfile", "my.yaml", "--", *made)
-    assert done.returncode == 0, done.text
-    probe = read_csv(checkout.folder / made[0])
-    assert probe["epoch"].tolist() == [0, 1, 2] and set(probe["structures"]) == {51}
-    assert (probe[["r2_log_density", "r2_log_volume_per_atom", "r2_log_volume"]] <= 1).all(axis=None)
-    assert "288 structures read, 4 dropped, 170 of the 284 others taken" in done.text
-    assert all((checkout.folder / path).stat().st_size > 5000 for path in made[1:])
-    history = read_csv(checkout.folder / "results/pretrain/cdssl-aflow/history.csv")
-    assert history["epoch"].tolist() == [1, 2] and (history["gradient_norm"] > 0).all()
-    assert history["loss"].iloc[-1] < history["loss"].iloc[0] and history["denoising_mae"].between(0, 2).all()
-    assert history["denoising_training_mae"].between(0, 2).all()
-    encoder, record = load_encoder(checkout.folder / "results/pretrain/cdssl-aflow")
-    assert record["arguments"] == {"size": "small"} and "element_vectors" not in record
-    graphs = open_graphs(checkout.folder / "results/structures/aflow_prototypes/graphs.safetensors", "cpu")
-    assert embed(encoder, Inputs(graphs)).shape == (170, 96)
 
 
 def test_validation_rows_are_never_test_rows(finished):
@@ -258,86 +184,3 @@ def test_formulas_are_predicted_by_all_seeds_of_a_network(finished):
     assert len(read_csv(finished.folder / target)) == 2
     done = finished.snakemake(*write_config(finished.folder), "-n", "--", "results/predict/other.csv")
     assert done.returncode == 1 and "MissingRuleException" in done.text
-
-
-def test_subsets_of_a_csv_give_tables_and_a_figure(checkout):
-    write_csv_of_60(checkout.folder)
-    study = {"datasets": ["mine"], "sizes": [20, "60%"], "models": ["dummy", "rf-onehot"], "reference": "dummy"}
-    arguments = write_config(
-        checkout.folder, benchmark={"datasets": ["mine"], "models": ["dummy", "rf-onehot"]}, subsets={"own": study}
-    )
-    tables = [f"results/tables/own_{name}.csv" for name in ("subsets", "wins", "scores")]
-    done = checkout.snakemake(*arguments, "--", *tables, "results/figures/subsets/own.png")
-    assert done.returncode == 0, done.text
-    errors, wins, scores = (read_csv(checkout.folder / path, dtype={"size": str}) for path in tables)
-    dummy = errors[errors["model"] == "dummy"]
-    assert dummy["size"].tolist() == ["20", "60%", "full"] and dummy["train_rows"].tolist() == [20, 36, 48]
-    assert wins["dataset"].tolist() == ["mine", "all"] and wins["cells"].tolist() == [3, 3] and len(scores) == 2 * 3 * 5
-    assert (checkout.folder / "results/figures/subsets/own.png").stat().st_size > 5000
-    assert not (checkout.folder / "results/data/mine@20").exists()  # subsets share the data of the whole
-    done = checkout.snakemake(*arguments, "--", "results/finetune/mine@49/dummy/predictions.csv")
-    assert done.returncode == 1 and "a subset of 49 has 49 rows, but fold 0 has only 48" in error_line(done)
-
-
-def test_a_network_of_structures_is_finetuned_from_its_pretraining(checkout):
-    small, fast = {"arguments": {"size": "small"}}, {"epochs": 2, "batch_size": 32}
-    study = {"datasets": ["aflow_density"], "sizes": ["20%"], "models": ["megnet-small", "megnet-cdssl-aflow"]}
-    config = {"pretraining": {"cdssl-aflow": small | {"recipe": fast}}, "models": {"megnet-cdssl-aflow": small}}
-    config |= {"corpora": {"aflow_prototypes": {"sample": 40}}, "encoder_recipes": {"megnet": fast}}
-    config |= {"subsets": {"own": study | {"reference": "megnet-small"}}, "benchmark": {"seeds": [0]}}
-    (checkout.folder / "my.yaml").write_text(yaml.safe_dump(config))
-    target = "results/tables/own_subsets.csv"
-    done = checkout.snakemake("--configfile", "my.yaml", "--", target)
-    assert done.returncode == 0, done.text
-    assert "loaded all" in done.text and "encoder.safetensors" in done.text
-    table = read_csv(checkout.folder / target)
-    assert table["train_rows"].tolist()[:2] == [57, 57] and table["structures"].tolist()[:2] == ["as published"] * 2
-    record = checkout.folder / "results/finetune/aflow_density@20pct/megnet-small/seed0/provenance.json"
-    assert '"loss": "mse"' in record.read_text() and '"epochs": 2' in record.read_text()
-    models = {"megnet-cdssl-aflow": {"arguments": {"size": "large"}}}
-    (checkout.folder / "my.yaml").write_text(yaml.safe_dump(config | {"models": models}))
-    done = checkout.snakemake("--configfile", "my.yaml", "--", target)
-    assert done.returncode == 1 and "has another shape of" in error_line(done)
-    assert read_csv(checkout.folder / target).equals(table)
-
-
-def test_maps_need_the_frozen_encoders_only(checkout):
-    write_csv_of_60(checkout.folder)
-    planned = checkout.planned(
-        *write_config(checkout.folder, maps={"datasets": ["mine"], "pretraining": ["untrained"]}), "--", "maps"
-    )
-    rules = [
-        "embed_compositions",
-        "export_elements",
-        "maps",
-        "plot_maps",
-        "prepare_corpus",
-        "prepare_dataset",
-        "prepare_dataset",
-    ]
-    assert planned == [*rules, "pretrain"]
-
-
-def test_excluded_models_are_left_out(checkout):
-    write_csv_of_60(checkout.folder)
-    models = ["roost", "rf-magpie", "rf-onehot", "dummy"]
-    benchmark = {"datasets": ["mine"], "models": models, "exclude": {"mine": ["rf-magpie", "roost"]}}
-    planned = checkout.planned(*write_config(checkout.folder, benchmark=benchmark))
-    assert planned.count("fit_baseline") == 2
-    assert not {"featurize_magpie", "finetune", "plot_learning_curves"} & set(planned)
-
-
-def test_matbench_tasks_from_a_mirror_are_recorded_for_the_leaderboard(mirror, checkout):
-    from matbench.bench import MatbenchBenchmark
-
-    arguments = ["--config", f"mirror={mirror}", "--configfile", "my.yaml"]
-    config = {"benchmark": {"datasets": ["matbench_steels", "matbench_jdft2d"], "models": ["dummy"]}}
-    (checkout.folder / "my.yaml").write_text(yaml.safe_dump(config))
-    done = checkout.snakemake(*arguments, "--", "matbench", "tables")
-    assert done.returncode == 0, done.text
-    recorded = MatbenchBenchmark.from_file(checkout.folder / "results/matbench/dummy.json.gz")
-    assert recorded.is_valid
-    published = pd.read_csv(checkout.folder / "resources/paper/matbench_submissions.csv").set_index(["dataset", "submission"])
-    for task in recorded.tasks:
-        expected = published.loc[(task.dataset_name, "dummy"), [f"fold_{k}" for k in range(5)]]
-        assert [task.results[f"fold_{k}"]["scores"]["mae"] for k in range(5)] == pytest.approx(expected.tolist(), abs=1e-4)
