@@ -3,12 +3,11 @@
 import numpy as np
 
 from matpretrain.composition import distinct_numbers
-from matpretrain.data import check_count, check_targets, encode_known, log10_targets, read_table, with_structure
-from matpretrain.files import DataError, atomic_path, check_hash, write_csv
+from matpretrain.data import check_count, check_targets, encode_known, log10_targets, read_table, with_folds, with_structure
+from matpretrain.files import atomic_path, check_hash, write_csv
 from matpretrain.graphs import KNOWN
 from matpretrain.jobs import job
 from matpretrain.sources import read_download, read_embedded
-from matpretrain.splits import MATBENCH_SEED, outer_folds
 
 
 def read(name, entry, path, kind):
@@ -30,16 +29,6 @@ def read(name, entry, path, kind):
     else:
         table = check_targets(read_embedded(entry["embedded"]), f"embedded dataset {entry['embedded']}")
     return table.assign(structure=table["id"]) if entry.get("structures") else table
-
-
-def with_folds(table, where, entry, groups=None):
-    """The table with its outer folds; groups as in splits.outer_folds."""
-    seed = entry.get("split_seed", MATBENCH_SEED)
-    try:
-        fold = outer_folds(len(table), entry.get("n_folds", 5), seed, groups, entry.get("test_fraction"))
-    except ValueError as error:
-        raise DataError(f"{where}: {error}; add rows or set a smaller n_folds or test_fraction") from None
-    return table.assign(fold=fold)
 
 
 def prepare_dataset(name, entry, path, kind, unknown_elements, table_path, compositions_path, say):

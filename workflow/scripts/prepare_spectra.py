@@ -4,12 +4,11 @@ import numpy as np
 import pandas as pd
 
 from matpretrain.composition import distinct_numbers
-from matpretrain.data import check_count, encode_known
+from matpretrain.data import check_count, encode_known, with_folds
 from matpretrain.files import DataError, atomic_path, check_hash, write_csv
 from matpretrain.jobs import job
 from matpretrain.sources import SPECTRA
 from matpretrain.spectra import PARTS, energy_grid, spectra_of
-from matpretrain.splits import MATBENCH_SEED, outer_folds
 
 OPTIONAL = "energy_above_hull"  # eV/atom
 
@@ -43,10 +42,7 @@ def prepare_spectra(name, entry, path, unknown_elements, outputs, say):
     table, compositions = encode_known(table, where, unknown_elements, say)
     eps = eps[table.pop("position")]
     groups = distinct_numbers(compositions)  # samples of one composition fall into one fold
-    try:
-        fold = outer_folds(len(table), entry.get("n_folds", 5), entry.get("split_seed", MATBENCH_SEED), groups)
-    except ValueError as error:
-        raise DataError(f"{where}: {error}; add materials or set a smaller n_folds") from None
+    table = with_folds(table, where, entry, groups)
     known = np.isfinite(eps)
     say(
         f"{len(table)} materials, {groups.max() + 1} distinct compositions, {len(energy)} energies, {known.mean():.0%} of the "
@@ -56,7 +52,7 @@ def prepare_spectra(name, entry, path, unknown_elements, outputs, say):
         np.savez(temporary, **compositions.arrays())
     with atomic_path(outputs.spectra) as temporary:
         np.savez(temporary, energy=energy, eps=eps.astype(np.complex64))
-    write_csv(table.assign(fold=fold), outputs.table)
+    write_csv(table, outputs.table)
 
 
 if __name__ == "__main__":

@@ -60,7 +60,6 @@ def summarise(grid, predicted, measured, screening):
     for part, values in zip(PARTS, ("real", "imag"), strict=True):
         found = scores(getattr(measured, values), getattr(predicted, values))
         rows += [(part, metric, value) for metric, value in found.items()]
-    right = (screening["predicted"] & screening["confirmed"]).sum()
     misfit = np.median(kramers_kronig_misfit(grid, predicted))
     both = screening["predicted"] & screening["confirmed"]
     error = (screening["crossover"] - screening["measured_crossover"])[both].abs().median()
@@ -68,8 +67,8 @@ def summarise(grid, predicted, measured, screening):
         ("eps", "kramers_kronig_misfit", misfit),
         ("crossing", "materials", len(screening)),
         ("crossing", "share_measured", screening["confirmed"].mean()),
-        ("crossing", "precision", right / max(1, screening["predicted"].sum())),
-        ("crossing", "recall", right / max(1, screening["confirmed"].sum())),
+        ("crossing", "precision", both.sum() / max(1, screening["predicted"].sum())),
+        ("crossing", "recall", both.sum() / max(1, screening["confirmed"].sum())),
         ("crossing", "median_energy_error", error),
     ]
     return pd.DataFrame(rows, columns=["quantity", "metric", "value"])

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from matpretrain.files import DataError
+from matpretrain.splits import MATBENCH_SEED, outer_folds
 
 
 def read_table(path, target=None, formula="formula", id_column=None, structure=None):
@@ -96,6 +97,24 @@ def with_structure(table, path, missing):
     if len(without) and missing != "drop":
         raise DataError(f"{_place(table, path, without)}: no structure; name one or set missing_structures: drop")
     return table[table["structure"] != ""], table["id"].iloc[without].tolist()
+
+
+def with_folds(table, where, entry, groups=None):
+    """Return the table with a column fold, the outer folds that its registry entry asks for.
+
+    Args:
+        entry: registry entry of the dataset.
+        groups: as in `splits.outer_folds`.
+
+    Raises:
+        DataError: fewer rows or groups than folds, or test parts that do not fit beside each other.
+    """
+    seed = entry.get("split_seed", MATBENCH_SEED)
+    try:
+        fold = outer_folds(len(table), entry.get("n_folds", 5), seed, groups, entry.get("test_fraction"))
+    except ValueError as error:
+        raise DataError(f"{where}: {error}; add rows or set a smaller n_folds or test_fraction") from None
+    return table.assign(fold=fold)
 
 
 def check_ids(table, path):

@@ -8,7 +8,7 @@ from matpretrain.files import DataError
 PARTS = ("eps_re", "eps_im")
 UNKNOWN = complex(np.nan, np.nan)
 GAP = 0.5  # eV; between tabulated points further apart than this a spectrum is unknown
-COMPRESS, RESTORE = np.arcsinh, np.sinh  # linear near zero, logarithmic far away: metals reach -1e5 at low energies
+COMPRESS, RESTORE = np.arcsinh, np.sinh  # linear near zero, logarithmic far away: metals reach hundreds at low energies
 KK_WINDOW = (1.0, 6.0)  # eV; far enough from the ends of the grid, beyond which the integral is cut off
 
 
