@@ -1,3 +1,5 @@
+import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -6,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from snakemake.iocontainers import Namedlist
 
 from matpretrain.files import DataError
 from matpretrain.jobs import job
@@ -24,7 +27,38 @@ print(torch.get_num_threads())
 
 
 def snakemake_of(folder, threads=1):
-    return SimpleNamespace(log=[str(folder / "job.log")], rule="pretrain", wildcards=["ssl"], threads=threads)
+    """What Snakemake gives the script of a job that makes output.txt from input.txt."""
+    (folder / "input.txt").write_text("input")
+    (folder / "output.txt").write_text("output")
+    return SimpleNamespace(
+        log=[str(folder / "job.log")],
+        rule="pretrain",
+        wildcards=Namedlist(fromdict={"pretraining": "ssl"}),
+        threads=threads,
+        input=Namedlist(fromdict={"examples": str(folder / "input.txt")}),
+        output=Namedlist(fromdict={"weights": str(folder / "output.txt")}),
+        params=Namedlist(fromdict={"seed": 3, "recipe": {"epochs": 2}, "code": "0123456789ab"}),
+    )
+
+
+def test_a_job_leaves_a_record_beside_its_first_output(tmp_path):
+    with job(snakemake_of(tmp_path, threads=2)) as say:
+        (tmp_path / "input.txt").write_text("changed meanwhile")
+        say.note(device="NVIDIA H200")
+    record = json.loads((tmp_path / "output.provenance.json").read_text())
+    assert record["inputs"] == {str(tmp_path / "input.txt"): hashlib.sha256(b"input").hexdigest()}
+    assert record["outputs"] == {str(tmp_path / "output.txt"): hashlib.sha256(b"output").hexdigest()}
+    assert record["device"] == "NVIDIA H200" and record["threads"] == 2 and record["wall_seconds"] >= 0
+    assert record["rule"] == "pretrain" and record["wildcards"] == {"pretraining": "ssl"} and record["seed"] == 3
+    assert record["params"] == {"seed": 3, "recipe": {"epochs": 2}} and record["code_version"] == "0123456789ab"
+    assert record["versions"]["torch"] == torch.__version__
+
+
+def test_a_job_that_fails_leaves_the_earlier_record(tmp_path):
+    (tmp_path / "output.provenance.json").write_text("earlier")
+    with pytest.raises(SystemExit), job(snakemake_of(tmp_path)):
+        raise DataError("x")
+    assert (tmp_path / "output.provenance.json").read_text() == "earlier"
 
 
 def test_a_job_takes_the_threads_it_was_given(tmp_path):

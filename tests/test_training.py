@@ -3,36 +3,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from small_problem import RECIPE, Line, recipe
 
 from matpretrain import objectives, training
-from matpretrain.files import DataError
-from matpretrain.training import Recipe, fit, multiplies_bfloat16, predict
-
-RECIPE = Recipe(
-    epochs=5, batch_size=16, min_steps=1, learning_rate=1e-2, weight_decay=1e-6, schedule="cosine", warmup=0.0,
-    clip=0.0, average=0.0, select="best", patience=0, precision="float32",
-)  # fmt: skip
-
-
-class Line(nn.Module):
-    """A small regression that can be fitted exactly."""
-
-    def __init__(self, seed=0):
-        super().__init__()
-        torch.manual_seed(seed)
-        self.layers = nn.Sequential(nn.Linear(3, 32), nn.Tanh(), nn.Linear(32, 1))
-
-    def forward(self, x):
-        return self.layers(x)
-
-
-@pytest.fixture
-def problem():
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(96, 3, generator=generator)
-    y = x @ torch.tensor([1.0, -2.0, 0.5])
-    return x, y
+from matpretrain.training import fit, multiplies_bfloat16, predict
 
 
 def run(problem, recipe, seed=0, evaluate=None):
@@ -55,10 +29,6 @@ def run(problem, recipe, seed=0, evaluate=None):
         seed=seed,
     )
     return model, history, seen
-
-
-def recipe(**changes):
-    return Recipe(**{**vars(RECIPE), **changes})
 
 
 def test_training_learns(problem):
@@ -193,8 +163,8 @@ def test_auto_precision_follows_the_hardware(native, monkeypatch):
     assert isinstance(multiplies_bfloat16("cpu"), bool)
 
 
-def test_a_loss_that_is_not_finite_stops_the_job(problem):
-    with pytest.raises(FloatingPointError, match="epoch 1; lower learning_rate"):
+def test_a_loss_that_is_not_finite_stops_the_job(problem, fault):
+    with fault("A training that diverges", "epoch 1; lower learning_rate", error=FloatingPointError):
         fit(
             Line(),
             lambda m, rows: m(problem[0][rows]).sum() * math.nan,
@@ -231,51 +201,52 @@ def test_robust_loss_is_smallest_at_the_standard_deviation_of_laplace_errors():
     assert math.exp(log_std.item()) == pytest.approx(0.7 * math.sqrt(2), rel=0.02)
 
 
-class Interrupted(Exception):
-    """A job that is killed."""
+FAULTS = "Training"
 
 
-@pytest.mark.parametrize("changes", [{}, {"average": 0.5}, {"select": "best", "patience": 4}])
-def test_an_interrupted_training_goes_on_to_the_same_weights(problem, tmp_path, changes):
-    x, y = problem
-    settings = recipe(epochs=6, **changes)
+class Hungry(Line):
+    """A network that has the memory for `rows` rows at a time."""
 
-    def loss(model, rows):
-        return objectives.l1(model(x[rows] + 0.1 * torch.randn(len(rows), 3)), y[rows])
+    def __init__(self, rows):
+        super().__init__()
+        self.rows, self.seen = rows, []
 
-    def train(state=None, stop=None):
-        def report(row):
-            if row["epoch"] == stop:
-                raise Interrupted
-
-        model = Line()
-        torch.manual_seed(5)
-        return model, fit(
-            model, loss, torch.arange(64), lambda m: {"mae": objectives.l1(m(x[64:]), y[64:]).item()}, settings,
-            seed=3, report=report, state=state,
-        )  # fmt: skip
-
-    whole, expected = train()
-    state = tmp_path / "state" / "training.pt"
-    with pytest.raises(Interrupted):
-        train(state, stop=3)  # the state is that after epoch 2
-    torch.manual_seed(99)
-    resumed, history = train(state)
-    assert [row["epoch"] for row in history] == [row["epoch"] for row in expected] == list(range(1, 7))
-    assert [row["loss"] for row in history] == [row["loss"] for row in expected]
-    assert all(torch.equal(v, whole.state_dict()[k]) for k, v in resumed.state_dict().items())
+    def forward(self, x):
+        self.seen.append(len(x))
+        if len(x) > self.rows:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return super().forward(x)
 
 
-def test_a_damaged_state_gives_one_line(problem, tmp_path):
-    state = tmp_path / "training.pt"
-    for content in (b"", b"nonsense"):
-        state.write_bytes(content)
-        with pytest.raises(DataError, match="delete it to start again") as error:
-            fit(Line(), None, torch.arange(64), None, RECIPE, seed=0, state=state)
-        assert "\n" not in str(error.value) and state.read_bytes() == content
-    torch.save({"model": {}}, state)
-    with pytest.raises(DataError, match="delete it to start again"):
-        fit(Line(), None, torch.arange(64), None, RECIPE, seed=0, state=state)
+class Rows:
+    """Inputs that are rows of a table."""
+
+    def __init__(self, x):
+        self.x = x
+
+    def __getitem__(self, rows):
+        return self.x[rows]
+
+
+def test_without_memory_fewer_rows_are_predicted_at_a_time(problem, fault):
+    model, inputs, rows = Hungry(20), Rows(problem[0]), torch.arange(96)
+    expected = predict(Line(), inputs, rows, RECIPE)
+    with pytest.warns(UserWarning, match="no memory left to predict 96 rows at a time: going on with 48"):
+        found = predict(model, inputs, rows, RECIPE)
+    assert model.seen == [96, 48, 24] + [12] * 8 and found == pytest.approx(expected, abs=1e-6)
+    model.seen.clear()
+    assert predict(model, inputs, rows, RECIPE) == pytest.approx(expected, abs=1e-6)
+    assert model.seen == [12] * 8  # it is not tried again
+    assert predict(Line(), inputs, rows[:0], RECIPE).shape == (0, 1)
+    with fault("No memory to predict a single row", "no memory left on cpu to predict one row"), pytest.warns(UserWarning):
+        predict(Hungry(0), Rows(problem[0]), rows, RECIPE)
+
+
+def test_a_training_batch_is_never_cut(problem, fault):
+    model = Hungry(10)
+    with fault("No memory for a training step", "step of 16 rows; lower batch_size of the recipe (now 16)"):
+        fit(model, lambda m, rows: m(problem[0][rows]).mean(), torch.arange(64), None, RECIPE, seed=0)
+    assert model.seen == [16]
 
 
 def test_progress_counts_the_steps(problem):

@@ -1,10 +1,7 @@
 """Train a network on all outer folds of one dataset and seed; predict validation and test rows; keep the weights."""
 
 import importlib
-import multiprocessing
 import sys
-import time
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,9 +15,10 @@ from matpretrain.files import read_csv, write_csv
 from matpretrain.jobs import job
 from matpretrain.members import fold_weights, keep, save_members
 from matpretrain.objectives import SUPERVISED
-from matpretrain.provenance import environment, write_json
-from matpretrain.spectra import COMPRESS, PARTS, RESTORE, smoothing_matrix
+from matpretrain.processes import Stopped, side_by_side
+from matpretrain.spectra import COMPRESS, PARTS, RESTORE, smoother
 from matpretrain.splits import fold_numbers, inner_split
+from matpretrain.states import check_history, kept_state, load_state, save_state
 from matpretrain.subsets import outer_split
 from matpretrain.training import Recipe, fit, predict
 from matpretrain.weights import load_weights
@@ -69,17 +67,7 @@ class Training:
 
     def smoothing(self):
         """Function [B, n] -> [B, n] from the outputs of the network to the predictions: the identity but for spectra."""
-        if self.spectra is None or not self.spectra.resolution:
-            return lambda output: output
-        kernel = smoothing_matrix(self.spectra.energy, self.spectra.resolution)
-
-        def smoothed(output):
-            matrix = (
-                kernel if isinstance(output, np.ndarray) else torch.as_tensor(kernel, dtype=output.dtype, device=output.device)
-            )
-            return (output.reshape(-1, len(kernel)) @ matrix).reshape(output.shape)
-
-        return smoothed
+        return smoother(*((None, 0) if self.spectra is None else (self.spectra.energy, self.spectra.resolution)))
 
     def rows(self, rows, **values):
         """Data frame of some rows: id, for a spectrum quantity and energy, target, and values [len(rows), T] by name."""
@@ -124,9 +112,17 @@ class Spectra:
             eps = arrays["eps"]
             return cls(arrays["energy"], np.concatenate([eps.real, eps.imag], 1), resolution)
 
+    def record(self):
+        """What prediction has to know besides the weights."""
+        return {"energy": self.energy.tolist(), "resolution": self.resolution}
 
-def train_fold(fold, training, say):
-    """Train one outer fold. Returns its prediction rows and history as data frames, and what is kept of the network."""
+
+def train_fold(fold, training, say, state=None):
+    """Train one outer fold, going on from a state where that exists (training.fit).
+
+    Returns:
+        Its prediction rows and history as data frames, and what is kept of the network.
+    """
     table, recipe, seed, device = training.table, training.recipe, training.seed, training.device
     if device == "cpu":
         torch.set_num_threads(1)  # folds run side by side, one thread each
@@ -174,6 +170,7 @@ def train_fold(fold, training, say):
         seed=1000 * seed + fold,
         cost=getattr(inputs, "cost", None),
         report=report,
+        state=state,
     )
     parts = []
     for part, rows in (("validation", validation), ("test", test)):
@@ -186,46 +183,84 @@ def train_fold(fold, training, say):
     return pd.concat(parts), pd.DataFrame(history).assign(fold=fold, seed=seed), keep(model, fold, mean, std)
 
 
-def finetune(training, threads, say):
+def finetune(training, threads, say, state):
     """Train all outer folds of a dataset, side by side on a CPU.
+
+    Args:
+        state: folder with a file per fold: its training state, or its result. Folds that are finished are not trained again.
 
     Returns:
         Predictions and history as data frames, and what is kept of each fold (members.keep).
+
+    Raises:
+        Stopped: a signal asked for it; the states of all folds are written.
     """
     folds = fold_numbers(training.table["fold"])
     forks = sys.platform.startswith("linux")  # elsewhere forking is unsafe: folds run one after another
     workers = min(threads, len(folds)) if training.device == "cpu" and forks else 1
     say(f"{len(training.table)} rows, {len(folds)} folds, {workers} at a time on {describe(training.device)}")
+    results = [state / f"fold{fold}.pt" for fold in folds]
+    left = [fold for fold, result in zip(folds, results, strict=True) if not result.exists()]
+
+    def work(fold):
+        finish_fold(fold, training, say, state)
+
     if workers == 1:
-        results = [train_fold(fold, training, say) for fold in folds]
+        for fold in left:
+            work(fold)
     else:
-        results = _side_by_side(folds, (training, say), workers)
-    predictions, histories, kept = zip(*results, strict=True)
+        side_by_side(work, left, workers)
+    finished = [read_fold(fold, training, result) for fold, result in zip(folds, results, strict=True)]
+    predictions, histories, kept = zip(*finished, strict=True)
     return pd.concat(predictions), pd.concat(histories), kept
 
 
-def _side_by_side(folds, job_arguments, workers):
-    """Folds in forked processes: the arrays and `say` are inherited, and no thread pool exists yet to be broken."""
-    global _inherited
-    _inherited = job_arguments
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("fork")) as pool:
-        return list(pool.map(_inherited_fold, folds))
+def finish_fold(fold, training, say, state):
+    """Train one outer fold and leave its result in the folder `state`, in place of its training state."""
+    under_way = state / f"training{fold}.pt"
+    try:
+        predictions, history, kept = train_fold(fold, training, say, under_way)
+    except Stopped as stop:
+        raise Stopped(stop.reason, [f"fold {fold} {place}" for place in stop.places]) from None
+    kept["weights"] = {name: torch.from_numpy(array) for name, array in kept["weights"].items()}
+    columns = {"predictions": predictions.to_dict("list"), "history": history.to_dict("records")}
+    save_state({"of": _identity(fold, training), **columns, "kept": kept}, state / f"fold{fold}.pt")
+    under_way.unlink(missing_ok=True)
 
 
-def _inherited_fold(fold):
-    return train_fold(fold, *_inherited)
+def read_fold(fold, training, path):
+    """What `train_fold` returned, from the file that `finish_fold` wrote."""
+
+    def check(saved):
+        check_history(saved["history"], training.recipe.epochs)
+        _, test = outer_split(training.table["fold"].to_numpy(), fold, training.size)
+        predicted = saved["predictions"]
+        n_test, finite = predicted["part"].count("test"), np.isfinite(np.asarray(predicted["prediction"], float))
+        if n_test != len(test) * training.target.shape[1] or not finite.all():
+            raise ValueError(f"{n_test} predictions of {len(test)} test rows, {(~finite).sum()} of them not finite")
+        if saved["kept"]["fold"] != fold:
+            raise ValueError(f"weights of fold {saved['kept']['fold']}")
+
+    saved = load_state(path, _identity(fold, training), check)
+    kept = saved["kept"]
+    kept["weights"] = {name: tensor.numpy() for name, tensor in kept["weights"].items()}
+    return pd.DataFrame(saved["predictions"]), pd.DataFrame(saved["history"]), kept
+
+
+def _identity(fold, training):
+    return {"fold": fold, "seed": training.seed, "recipe": vars(training.recipe)}
 
 
 if __name__ == "__main__":
     with job(snakemake) as say:
-        started = time.perf_counter()
         p, files, out = snakemake.params, snakemake.input, snakemake.output
         with np.load(files.compositions) as arrays:
             compositions = Compositions(**arrays)
         arguments = dict(p.arguments)
         if files.get("elements"):
             arguments["element_vectors"] = np.load(files.elements)
-        with claim_device(p.device, say) as device:
+        folder = Path(out.weights).parent
+        with claim_device(p.device, say) as device, kept_state(snakemake, folder, device, say) as state:
             training = Training(
                 read_csv(files.table, dtype={"id": str, "formula": str}),
                 files.get("structures", compositions),
@@ -241,36 +276,26 @@ if __name__ == "__main__":
                 spectra=Spectra.read(files.spectra, p.resolution) if files.get("spectra") else None,
                 initial=files.get("initial"),
             )
-            predictions, history, kept = finetune(training, snakemake.threads, say)
-        write_csv(history, out.history)
-        save_members(
-            kept,
-            arguments,
-            compositions,
-            {
-                "encoder": p.encoder,
-                "n_outputs": SUPERVISED[p.loss][1] * training.target.shape[1],
-                "loss": p.loss,
-                "recipe": dict(p.recipe),
-                "dataset": snakemake.wildcards.dataset,
-                "size": p.size,
-                "model": snakemake.wildcards.model,
-                "seed": training.seed,
-                "unit": p.unit,
-                "code_version": p.code,
-            },
-            Path(out.weights).parent,
-        )
-        write_json(
-            {
-                "device": describe(device),
-                "threads": snakemake.threads,
-                "wall_seconds": round(time.perf_counter() - started, 1),
-                "code_version": p.code,
-                "loss": p.loss,
-                "recipe": dict(p.recipe),
-                "versions": environment(),
-            },
-            out.provenance,
-        )
-        write_csv(predictions, out.predictions)
+            predictions, history, kept = finetune(training, snakemake.threads, say, state)
+            write_csv(history, out.history)
+            save_members(
+                kept,
+                arguments,
+                compositions,
+                {
+                    "encoder": p.encoder,
+                    "n_outputs": SUPERVISED[p.loss][1] * training.target.shape[1],
+                    "loss": p.loss,
+                    "recipe": dict(p.recipe),
+                    "dataset": snakemake.wildcards.dataset,
+                    "size": p.size,
+                    "model": snakemake.wildcards.model,
+                    "seed": training.seed,
+                    "unit": p.unit,
+                    "code_version": p.code,
+                    **({} if training.spectra is None else training.spectra.record()),
+                },
+                folder,
+            )
+            say.note(device=describe(device))
+            write_csv(predictions, out.predictions)

@@ -1,7 +1,6 @@
 """Pretrain an encoder on a corpus; write its weights, those of every epoch, and the history."""
 
 import importlib
-import shutil
 import time
 from pathlib import Path
 
@@ -10,11 +9,12 @@ import pandas as pd
 import torch
 
 from matpretrain.devices import claim_device, describe
-from matpretrain.files import sha256, write_csv
+from matpretrain.files import copy_file, sha256, write_csv
 from matpretrain.jobs import job
 from matpretrain.objectives import Pretext
 from matpretrain.provenance import environment
 from matpretrain.splits import hold_out
+from matpretrain.states import kept_state
 from matpretrain.training import Recipe, fit
 from matpretrain.weights import save_encoder, save_weights
 
@@ -121,9 +121,7 @@ def pretrain(examples_path, elements_path, target_paths, encoder, arguments, tas
             f"{rate:,.0f} examples/s, {row['seconds'] / 60:.1f} min"
         )
 
-    if (state / "training.pt").exists():
-        say(f"goes on from {state}")
-    else:
+    if not (state / "training.pt").exists():
         save_weights(model.encoder.state_dict(), state / "epochs" / "0000.safetensors")
     if not tasks:
         return model.encoder, []
@@ -138,6 +136,7 @@ def pretrain(examples_path, elements_path, target_paths, encoder, arguments, tas
         report=report,
         progress=progress_bar(len(train), recipe.epochs, say),
         state=state / "training.pt",
+        sums=trained,
     )
     return model.encoder, history
 
@@ -146,8 +145,8 @@ if __name__ == "__main__":
     with job(snakemake) as say:
         started = time.perf_counter()
         p, files, out = snakemake.params, snakemake.input, snakemake.output
-        state = Path(p.state)
-        with claim_device(p.device, say) as device:
+        folder = Path(out.weights).parent
+        with claim_device(p.device, say) as device, kept_state(snakemake, folder, device, say) as state:
             encoder, history = pretrain(
                 files.examples,
                 files.get("elements"),
@@ -162,26 +161,28 @@ if __name__ == "__main__":
                 state=state,
                 say=say,
             )
-        write_csv(pd.DataFrame(history, columns=list(history[0]) if history else ["epoch", "loss"]), out.history)
-        save_encoder(
-            encoder,
-            p.encoder,
-            Path(out.weights).parent,
-            {
-                "arguments": p.arguments,
-                "tasks": p.tasks,
-                "corpus": p.corpus,
-                "corpus_sha256": sha256(files.examples),
-                "elements": p.elements,
-                "epochs": len(history),
-                "recipe": dict(p.recipe),
-                "seed": p.seed,
-                "device": describe(device),
-                "threads": snakemake.threads,
-                "wall_seconds": round(time.perf_counter() - started, 1),
-                "code_version": p.code,
-                "versions": environment(),
-            },
-        )
-        shutil.copytree(state / "epochs", out.epochs, dirs_exist_ok=True)
-        shutil.rmtree(state)
+            write_csv(pd.DataFrame(history, columns=list(history[0]) if history else ["epoch", "loss"]), out.history)
+            save_encoder(
+                encoder,
+                p.encoder,
+                folder,
+                {
+                    "arguments": p.arguments,
+                    "tasks": p.tasks,
+                    "corpus": p.corpus,
+                    "corpus_sha256": sha256(files.examples),
+                    "elements": p.elements,
+                    "epochs": len(history),
+                    "recipe": dict(p.recipe),
+                    "seed": p.seed,
+                    "device": describe(device),
+                    "threads": snakemake.threads,
+                    "wall_seconds": round(time.perf_counter() - started, 1),
+                    "code_version": p.code,
+                    "versions": environment(),
+                },
+            )
+            for epoch in range(len(history) + 1):
+                name = f"{epoch:04d}.safetensors"
+                copy_file(state / "epochs" / name, Path(out.epochs) / name)
+            say.note(device=describe(device))

@@ -1,4 +1,4 @@
-"""What every script does around its work: its threads, a log, a progress line, and one line for a user's mistake."""
+"""What every script does around its work: its threads, a log, a progress line, one line for a user's mistake, a record."""
 
 import sys
 import warnings
@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from threadpoolctl import threadpool_limits
 
 from matpretrain.files import DataError
+from matpretrain.processes import Stopped, heed_signals
+from matpretrain.provenance import recorded
 
 
 @contextmanager
@@ -16,7 +18,10 @@ def job(snakemake):
     The libraries that are loaded (torch, BLAS) take as many threads as Snakemake gave the job, however many cores the
     machine has.
 
-    A DataError, or a training that diverged, ends the job with exit status 1 and its one line instead of a traceback.
+    What the outputs were made from is recorded beside them (provenance.recorded); `say.note(device=...)` adds to it.
+
+    A DataError, a training that diverged, or a signal that asks to stop ends the job with exit status 1 and one line instead
+    of a traceback.
     """
     path = snakemake.log[0] if snakemake.log else None
     label = " ".join([snakemake.rule, *(str(w) for w in snakemake.wildcards)])
@@ -31,8 +36,12 @@ def job(snakemake):
 
     warnings.filterwarnings("ignore", "No Pauling electronegativity")  # pymatgen, once for every noble gas
     try:
-        with threadpool_limits(snakemake.threads):
+        with heed_signals(), threadpool_limits(snakemake.threads), recorded(snakemake) as facts:
+            say.note = facts.update
             yield say
+    except Stopped as stop:
+        say(str(stop))
+        sys.exit(1)
     except (DataError, FloatingPointError) as error:
         say(f"error: {error}")
         sys.exit(1)

@@ -3,13 +3,15 @@
 import contextlib
 import copy
 import math
-import pickle
 import time
+import warnings
 from dataclasses import dataclass
 
 import torch
 
-from matpretrain.files import DataError, atomic_path
+from matpretrain.files import DataError
+from matpretrain.processes import Stopped, deferred, stop_reason
+from matpretrain.states import check_history, interval, load_state, save_state
 
 CHUNK = 2048  # rows at a time without gradients, unless the inputs say otherwise
 
@@ -65,7 +67,7 @@ def multiplies_bfloat16(kind):
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
-def fit(model, loss, train, evaluate, recipe, *, seed, cost=None, report=None, progress=None, state=None):
+def fit(model, loss, train, evaluate, recipe, *, seed, cost=None, report=None, progress=None, state=None, sums=None):
     """Train `model` in place and leave it with the selected weights.
 
     Args:
@@ -80,8 +82,9 @@ def fit(model, loss, train, evaluate, recipe, *, seed, cost=None, report=None, p
             rows cost on average, so that no step is much larger than the others. By default batch_size rows.
         report: called with the history row of each epoch.
         progress: called with (epoch, step of the epoch from 1, steps of the epoch) after each step.
-        state: path at which every epoch leaves all that a restart needs; training goes on from it where it exists, to
-            the same weights as without the interruption.
+        state: path at which a state is left every states.interval() seconds and when the job is asked to stop; training
+            goes on from it where it exists, on a CPU to the same weights as without the interruption.
+        sums: dictionary of numbers that `loss` adds up over an epoch: part of the state.
 
     Returns:
         History, a list of one dict per epoch: epoch, learning_rate, loss, gradient_norm (mean before clipping, where
@@ -89,9 +92,13 @@ def fit(model, loss, train, evaluate, recipe, *, seed, cost=None, report=None, p
 
     Raises:
         FloatingPointError: the training loss is not finite.
-        DataError: `state` is not the state of such a training.
+        DataError: `state` is not the state of such a training; the device has not the memory for a step.
+        Stopped: a signal asked for it; an evaluation is finished first.
     """
     device = train.device
+    if device.type == "cpu":  # several threads add gradients of indexed rows in any order otherwise
+        torch.utils.deterministic.fill_uninitialized_memory = False
+        torch.use_deterministic_algorithms(True, warn_only=True)
     order = torch.Generator().manual_seed(seed)
     batch = recipe.batch_for(len(train))
     n_batches = math.ceil(len(train) / batch)
@@ -101,53 +108,125 @@ def fit(model, loss, train, evaluate, recipe, *, seed, cost=None, report=None, p
     average = WeightAverage(model, recipe.average * n_steps) if recipe.average else None
     tested = average.model if average else model
     best, best_score, best_epoch = None, math.inf, 0
-    history, before, started = [], 0.0, time.perf_counter()
+    history, done, before, started = [], 0, 0.0, time.perf_counter()
+    total, norms = torch.zeros((), device=device), torch.zeros((), device=device)
+    of = {"rows": len(train), "seed": seed, "recipe": vars(recipe), "cost": cost is not None}
     if state and state.exists():
-        history, best, best_score, best_epoch = _resume(state, model, optimiser, average, order, device)
-        before = history[-1]["seconds"]
-    for epoch in range(len(history) + 1, recipe.epochs + 1):
-        if recipe.patience and epoch - 1 - best_epoch >= recipe.patience:
-            break
-        model.train()
-        total, norms = torch.zeros((), device=device), torch.zeros((), device=device)
-        shuffled = train[torch.randperm(len(train), generator=order).to(device)]
-        for k, rows in enumerate(split(shuffled, batch, None if cost is None else cost[shuffled])):
-            rate = recipe.learning_rate_at((epoch - 1) * n_batches + k, n_steps)
-            for group in optimiser.param_groups:
-                group["lr"] = rate
-            with recipe.autocast(device):
-                value = loss(model, rows)
-            optimiser.zero_grad(set_to_none=True)
-            value.backward()
+        saved = load_state(
+            state, of, lambda saved: _put_back(saved, model, optimiser, average, order, device, n_batches, recipe)
+        )
+        history, done, before = saved["history"], saved["step"], saved["seconds"]
+        total, norms = saved["total"].to(device), saved["norms"].to(device)
+        best, best_score, best_epoch = saved["best"], saved["best_score"], saved["best_epoch"]
+        if sums is not None:
+            sums.update({name: value.to(device) for name, value in saved["sums"].items()})
+
+    def keep(drawn, step):
+        """Leave the state after `step` steps of an epoch whose rows were drawn from the order's state `drawn`."""
+        _finite(total / len(train), epoch)
+        save_state(
+            {
+                "of": of,
+                "model": model.state_dict(),
+                "optimiser": optimiser.state_dict(),
+                "average": average and {"model": average.model.state_dict(), "steps": average.steps},
+                "order": drawn,
+                "step": step,
+                "random": torch.get_rng_state(),
+                "random_device": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+                "total": total,
+                "norms": norms,
+                "sums": {name: torch.as_tensor(value) for name, value in (sums or {}).items()},
+                "history": history,
+                "seconds": before + time.perf_counter() - started,
+                "best": best,
+                "best_score": best_score,
+                "best_epoch": best_epoch,
+            },
+            state,
+        )
+
+    pause, kept = interval(), started
+    with deferred():
+        for epoch in range(len(history) + 1, recipe.epochs + 1):
+            if recipe.patience and epoch - 1 - best_epoch >= recipe.patience:
+                break
+            model.train()
+            drawn = order.get_state()
+            shuffled = train[torch.randperm(len(train), generator=order).to(device)]
+            batches = split(shuffled, batch, None if cost is None else cost[shuffled])
+            for step, rows in enumerate(batches[done:], done + 1):
+                rate = recipe.learning_rate_at((epoch - 1) * n_batches + step - 1, n_steps)
+                for group in optimiser.param_groups:
+                    group["lr"] = rate
+                try:
+                    with recipe.autocast(device):
+                        value = loss(model, rows)
+                    optimiser.zero_grad(set_to_none=True)
+                    value.backward()
+                    if recipe.clip:
+                        norms += torch.nn.utils.clip_grad_norm_(parameters, recipe.clip)
+                    optimiser.step()
+                except torch.OutOfMemoryError:
+                    raise DataError(
+                        f"no memory left on {device} for a training step of {len(rows)} rows; lower batch_size of the recipe "
+                        f"(now {recipe.batch_size}), or train on a device with more memory"
+                    ) from None
+                if hasattr(model, "constrain"):
+                    model.constrain()
+                if average:
+                    average.update(model)
+                total += value.detach() * len(rows)
+                if progress:
+                    progress(epoch, step, n_batches)
+                reason = stop_reason()
+                if state and (reason or time.perf_counter() - kept >= pause):
+                    keep(drawn, step)
+                    kept = time.perf_counter()
+                if reason:
+                    raise Stopped(reason, [f"after epoch {epoch - 1}, step {step} of {len(batches)}"] if state else [])
+            mean_loss = _finite(total / len(train), epoch)
+            metrics = evaluate(tested)
+            rate = recipe.learning_rate_at((epoch - 1) * n_batches + len(batches) - 1, n_steps)  # of its last step
+            row = {"epoch": epoch, "learning_rate": rate, "loss": mean_loss}
             if recipe.clip:
-                norms += torch.nn.utils.clip_grad_norm_(parameters, recipe.clip)
-            optimiser.step()
-            if hasattr(model, "constrain"):
-                model.constrain()
-            if average:
-                average.update(model)
-            total += value.detach() * len(rows)
-            if progress:
-                progress(epoch, k + 1, n_batches)
-        mean_loss = (total / len(train)).item()
-        if not math.isfinite(mean_loss):
-            raise FloatingPointError(f"training loss became {mean_loss} in epoch {epoch}; lower learning_rate")
-        metrics = evaluate(tested)
-        row = {"epoch": epoch, "learning_rate": rate, "loss": mean_loss}
-        if recipe.clip:
-            row["gradient_norm"] = norms.item() / (k + 1)
-        history.append({**row, **metrics, "seconds": before + time.perf_counter() - started})
-        score = next(iter(metrics.values()))
-        if score < best_score:
-            best_score, best_epoch = score, epoch
-            if recipe.select == "best":
-                best = {k: v.clone() for k, v in tested.state_dict().items()}
-        if report:
-            report(history[-1])
-        if state:
-            _save_state(state, model, optimiser, average, order, device, history, best, best_score, best_epoch)
+                row["gradient_norm"] = norms.item() / len(batches)
+            history.append({**row, **metrics, "seconds": before + time.perf_counter() - started})
+            done, total, norms = 0, torch.zeros_like(total), torch.zeros_like(norms)
+            score = next(iter(metrics.values()))
+            if score < best_score:
+                best_score, best_epoch = score, epoch
+                if recipe.select == "best":
+                    best = {k: v.clone() for k, v in tested.state_dict().items()}
+            if report:
+                report(history[-1])
     model.load_state_dict(tested.state_dict() if best is None else best)
     return history
+
+
+def _finite(loss, epoch):
+    """The loss of an epoch as a number."""
+    value = loss.item()
+    if not math.isfinite(value):
+        raise FloatingPointError(f"training loss became {value} in epoch {epoch}; lower learning_rate")
+    return value
+
+
+def _put_back(saved, model, optimiser, average, order, device, n_batches, recipe):
+    """Take over what a state holds of a training under way; ValueError where that is not what `fit` leaves."""
+    check_history(saved["history"], recipe.epochs)
+    epochs = len(saved["history"])
+    if not (isinstance(saved["step"], int) and 0 < saved["step"] <= n_batches and 0 <= saved["best_epoch"] <= epochs):
+        raise ValueError(f"step {saved['step']} of {n_batches}, best epoch {saved['best_epoch']} of {epochs}")
+    model.load_state_dict(saved["model"])
+    optimiser.load_state_dict(saved["optimiser"])
+    if average:
+        average.model.load_state_dict(saved["average"]["model"])
+        average.steps = saved["average"]["steps"]
+    order.set_state(saved["order"])
+    torch.set_rng_state(saved["random"])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(saved["random_device"], device)
 
 
 def _groups(model, parameters, recipe):
@@ -173,55 +252,37 @@ def split(rows, batch, cost=None):
     return rows.split(torch.unique_consecutive(group, return_counts=True)[1].tolist())
 
 
-def _save_state(path, model, optimiser, average, order, device, history, best, best_score, best_epoch):
-    with atomic_path(path) as temporary:
-        torch.save(
-            {
-                "model": model.state_dict(),
-                "optimiser": optimiser.state_dict(),
-                "average": average and {"model": average.model.state_dict(), "steps": average.steps},
-                "order": order.get_state(),
-                "random": torch.get_rng_state(),
-                "random_device": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
-                "history": history,
-                "best": best,
-                "best_score": best_score,
-                "best_epoch": best_epoch,
-            },
-            temporary,
-        )
+def in_parts(network, inputs, rows):
+    """Outputs of a network, without gradients, for as many rows [n] at a time as its inputs say: a list in their order.
 
+    Where the device has not the memory, half as many are taken, from then on.
 
-def _resume(path, model, optimiser, average, order, device):
-    """Put back what _save_state wrote. Returns history, best weights, their score and epoch."""
-    try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-        model.load_state_dict(saved["model"])
-        optimiser.load_state_dict(saved["optimiser"])
-        if average:
-            average.model.load_state_dict(saved["average"]["model"])
-            average.steps = saved["average"]["steps"]
-    except (OSError, EOFError, RuntimeError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
-        reason = f"{type(error).__name__} {error}".splitlines()[0]
-        raise DataError(f"{path}: not a state this training can go on from ({reason}); delete it to start again") from None
-    order.set_state(saved["order"])
-    torch.set_rng_state(saved["random"])
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(saved["random_device"], device)
-    return saved["history"], saved["best"], saved["best_score"], saved["best_epoch"]
-
-
-def chunks(inputs, rows):
-    """Parts of int64 rows [n] that a network takes at a time where no gradients are needed."""
-    return rows.split(getattr(inputs, "CHUNK", CHUNK))
+    Raises:
+        DataError: it has not the memory for one row.
+    """
+    outputs, start = [], 0
+    while start < len(rows) or not outputs:
+        size = min(getattr(inputs, "CHUNK", CHUNK), max(1, len(rows)))
+        try:
+            outputs.append(network(inputs[rows[start : start + size]]))
+            start += size
+            continue
+        except torch.OutOfMemoryError:
+            pass  # handled below, where the exception no longer holds what filled the memory
+        if size == 1:
+            raise DataError(f"no memory left on {rows.device} to predict one row; take a device with more memory")
+        inputs.CHUNK = size // 2
+        if rows.device.type == "cuda":
+            torch.cuda.empty_cache()
+        warnings.warn(f"no memory left to predict {size} rows at a time: going on with {size // 2}", stacklevel=2)
+    return outputs
 
 
 def predict(model, inputs, rows, recipe):
     """Outputs [n, k] of the model for int64 rows [n], as a float64 numpy array."""
     model.eval()
     with torch.inference_mode(), recipe.autocast(rows.device):
-        parts = [model(inputs[part]) for part in chunks(inputs, rows)]
-    return torch.cat(parts).double().cpu().numpy()
+        return torch.cat(in_parts(model, inputs, rows)).double().cpu().numpy()
 
 
 class WeightAverage:

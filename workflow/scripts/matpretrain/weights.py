@@ -14,12 +14,12 @@ from safetensors.torch import load_file, save_file
 
 from matpretrain.files import DataError, atomic_path
 from matpretrain.provenance import write_json
-from matpretrain.training import chunks
+from matpretrain.training import in_parts
 
 
 def save_weights(tensors, path):
     """Write {name: tensor} to a safetensors file, atomically."""
-    with atomic_path(path) as temporary:
+    with atomic_path(path, size=sum(tensor.nbytes for tensor in tensors.values())) as temporary:
         save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary)
 
 
@@ -88,4 +88,4 @@ def embed(encoder, inputs, rows=None):
     """[rows, d] float32 output of an encoder for rows of its inputs, by default all: its representation before the last ReLU."""
     rows = torch.arange(len(inputs)) if rows is None else rows
     with torch.inference_mode():
-        return torch.cat([encoder(inputs[part]) for part in chunks(inputs, rows)]).numpy()
+        return torch.cat(in_parts(encoder, inputs, rows)).numpy()

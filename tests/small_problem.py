@@ -1,0 +1,27 @@
+"""A regression that a small network fits, and a recipe for it."""
+
+import torch
+from torch import nn
+
+from matpretrain.training import Recipe
+
+RECIPE = Recipe(
+    epochs=5, batch_size=16, min_steps=1, learning_rate=1e-2, weight_decay=1e-6, schedule="cosine", warmup=0.0,
+    clip=0.0, average=0.0, select="best", patience=0, precision="float32",
+)  # fmt: skip
+
+
+class Line(nn.Module):
+    """A small regression that can be fitted exactly."""
+
+    def __init__(self, seed=0):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.layers = nn.Sequential(nn.Linear(3, 32), nn.Tanh(), nn.Linear(32, 1))
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+def recipe(**changes):
+    return Recipe(**{**vars(RECIPE), **changes})

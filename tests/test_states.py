@@ -1,0 +1,191 @@
+import os
+import subprocess
+import threading
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from small_problem import RECIPE
+
+from matpretrain import states
+from matpretrain.files import DataError, atomic_path
+from matpretrain.states import check_history, kept_state, load_state, save_state, state_key
+
+
+class Named(list):
+    """Files or parameters by name, as Snakemake gives them to a script."""
+
+    def __init__(self, **named):
+        super().__init__(named.values())
+        self.items = named.items
+
+
+def job_of(folder, **params):
+    (folder / "in.csv").write_text("a")
+    return SimpleNamespace(
+        rule="finetune",
+        wildcards=Named(dataset="mine", seed="0"),
+        params=Named(recipe={"epochs": 3}, code="1234", **params),
+        input=[str(folder / "in.csv")],
+    )
+
+
+def test_the_key_follows_parameters_inputs_and_kind_of_device(tmp_path):
+    job = job_of(tmp_path)
+    key = state_key(job, "cuda:0")
+    assert key == state_key(job_of(tmp_path), "cuda:1")
+    others = [state_key(job, "cpu"), state_key(job_of(tmp_path, size="500"), "cuda:0")]
+    (tmp_path / "in.csv").write_text("b")
+    others.append(state_key(job, "cuda:0"))
+    job.wildcards = Named(dataset="mine", seed="1")
+    others.append(state_key(job, "cuda:0"))
+    assert len({key, *others}) == 5
+
+
+def test_a_state_stays_after_a_failure_and_goes_after_success(tmp_path):
+    said, home = [], tmp_path / "seed0" / ".state"
+
+    def work(fails, **params):
+        with kept_state(job_of(tmp_path, **params), tmp_path / "seed0", "cpu", said.append) as state:
+            found = (state / "fold0.pt").exists()
+            save_state({"of": {}}, state / "fold0.pt")
+            if fails:
+                raise RuntimeError
+        return found
+
+    with pytest.raises(RuntimeError):
+        work(True)
+    with pytest.raises(RuntimeError):
+        work(True, size="500")  # of other parameters: it neither uses the first state nor removes it
+    assert not said and len(list(home.glob("*/fold0.pt"))) == 2
+    assert work(False) and said == [f"goes on from {home}/{state_key(job_of(tmp_path), 'cpu')}"]
+    assert not home.exists()
+
+
+def test_two_jobs_never_work_with_one_state(tmp_path, monkeypatch):
+    monkeypatch.setattr(states, "POLL", 0.01)
+    said, ended = [], []
+
+    def second():
+        with kept_state(job_of(tmp_path), tmp_path / "seed0", "cpu", said.append):
+            ended.append(time.monotonic())
+
+    with kept_state(job_of(tmp_path), tmp_path / "seed0", "cpu", lambda text: None):
+        thread = threading.Thread(target=second)
+        thread.start()
+        while not said:
+            time.sleep(0.01)
+        assert said == [f"another process works on {tmp_path}/seed0: waiting until it ends"]
+        released = time.monotonic()
+    thread.join()
+    assert ended[0] >= released and not (tmp_path / "seed0/.state").exists()
+
+
+def test_a_history_is_that_of_a_training():
+    row = {"epoch": 1, "learning_rate": 0.1, "loss": 1.0, "mae": float("nan"), "seconds": 2.0}
+    check_history([row, row | {"epoch": 2}], 2)
+    for history in (None, [row] * 2, [row | {"seconds": float("inf")}], [row, {"epoch": 2}], [[]], [row | {"loss": None}]):
+        with pytest.raises(ValueError, match="history"):
+            check_history(history, 2)
+    with pytest.raises(ValueError, match="at most 1 epochs"):
+        check_history([row, row | {"epoch": 2}], 1)
+
+
+def test_states_hold_what_they_were_given(tmp_path):
+    record = {"of": {"fold": 3}, "weights": {"w": torch.randn(4)}, "rows": [{"id": "a", "value": 0.1}]}
+    save_state(record, tmp_path / "fold3.pt")
+    again = load_state(tmp_path / "fold3.pt", {"fold": 3}, lambda record: None)
+    assert torch.equal(again["weights"]["w"], record["weights"]["w"]) and again["rows"] == record["rows"]
+    with pytest.raises(DataError, match=r"fold3.pt: .*of another training: fold differs\); delete it to start again"):
+        load_state(tmp_path / "fold3.pt", {"fold": 4}, lambda record: None)
+
+
+def test_temporaries_of_dead_processes_go_with_the_next_writing(tmp_path):
+    child = subprocess.Popen(["true"])
+    child.wait()
+    dead = tmp_path / f".table.csv.{child.pid}.tmp.csv"
+    alive = tmp_path / f".table.csv.{os.getppid()}.tmp.csv"
+    others = tmp_path / f".other.csv.{child.pid}.tmp.csv"
+    for path in (dead, alive, others):
+        path.touch()
+    with atomic_path(tmp_path / "table.csv") as temporary:
+        temporary.write_text("new")
+    assert sorted(tmp_path.iterdir()) == sorted([alive, others, tmp_path / "table.csv"])
+
+
+def test_space_is_looked_for_before_a_large_file_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1e6))
+    save_state({"small": torch.zeros(10)}, tmp_path / "state.pt")
+    with pytest.raises(DataError, match=r"state.pt: cannot be written \(0.004 GB needed, 0.001 GB free\); free space"):
+        save_state({"large": {"w": torch.zeros(1_000_000)}}, tmp_path / "state.pt")
+    assert [path.name for path in tmp_path.iterdir()] == ["state.pt"] and (tmp_path / "state.pt").stat().st_size < 1e5
+
+
+@pytest.fixture
+def folds(monkeypatch):
+    """(a job of two folds whose training is pretended, list of the folds that were trained)."""
+    import finetune
+
+    trained = []
+
+    def train_fold(fold, training, say, state):
+        trained.append(fold)
+        if fold in training.arguments.get("fails", ()):
+            raise FloatingPointError(f"fold {fold}")
+        ids = training.table["id"][training.table["fold"] == fold].tolist()
+        rows = pd.DataFrame({"id": ids, "target": 0.1, "prediction": 1 / 3, "aleatoric_std": np.nan, "part": "test"})
+        history = pd.DataFrame([{"epoch": 1, "learning_rate": 0.1, "loss": 1.0, "mae": 2.0, "seconds": 0.5}])
+        kept = {"fold": fold, "mean": 0.5, "std": 2.0, "weights": {"w": np.arange(3.0) / 7}}
+        return rows.assign(fold=fold, seed=0), history.assign(fold=fold, seed=0), kept
+
+    monkeypatch.setattr(finetune, "train_fold", train_fold)
+    table = pd.DataFrame({"id": list("abcd"), "fold": [0, 1, 0, 1], "target": 0.1})
+    arguments = {}
+    job = finetune.Training(table, None, "roost", arguments, None, "l1", RECIPE, 0.1, None, 0, "cpu")
+    return job, trained
+
+
+def finetuned(folds, state):
+    import finetune
+
+    return finetune.finetune(folds[0], 1, lambda text: None, state)
+
+
+def test_finished_folds_are_not_trained_again(folds, tmp_path):
+    job, trained = folds
+    job.arguments["fails"] = [1]
+    with pytest.raises(FloatingPointError):
+        finetuned(folds, tmp_path)
+    job.arguments.clear()
+    predictions, history, kept = finetuned(folds, tmp_path)
+    assert trained == [0, 1, 1]
+    assert predictions["id"].tolist() == ["a", "c", "b", "d"] and predictions["prediction"].tolist() == [1 / 3] * 4
+    assert predictions["aleatoric_std"].isna().all() and history["fold"].tolist() == [0, 1]
+    assert [member["fold"] for member in kept] == [0, 1] and np.array_equal(kept[1]["weights"]["w"], np.arange(3.0) / 7)
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "reason"),
+    [
+        (("predictions", "prediction"), [1.0, float("nan")], "2 predictions of 2 test rows, 1 of them not finite"),
+        (("predictions", "part"), ["test", "validation"], "1 predictions of 2 test rows"),
+        (("history", 0, "loss"), float("nan"), "loss of epoch 1 in its history is nan"),
+        (("kept", "weights", "w"), torch.full((3,), torch.inf), "a number in it is not finite"),
+        (("of", "seed"), 1, "of another training: seed differs"),
+        (("kept",), None, "TypeError"),
+    ],
+)
+def test_a_poisoned_fold_is_refused(folds, tmp_path, keys, value, reason):
+    finetuned(folds, tmp_path)
+    path = tmp_path / "fold0.pt"
+    record = part = torch.load(path, weights_only=True)
+    for key in keys[:-1]:
+        part = part[key]
+    part[keys[-1]] = value
+    torch.save(record, path)
+    with pytest.raises(DataError, match=r"fold0.pt: not a state .*; delete it to start again") as error:
+        finetuned(folds, tmp_path)
+    assert reason in str(error.value) and "\n" not in str(error.value)
