@@ -16,13 +16,13 @@ def package(tmp_path, monkeypatch):
 
     def prints():
         provenance.fingerprint.cache_clear()
-        provenance._tree.cache_clear()
+        provenance._parsed.cache_clear()
         return provenance.fingerprint("b"), provenance.fingerprint("c")
 
     yield tmp_path, prints
     monkeypatch.undo()
     provenance.fingerprint.cache_clear()
-    provenance._tree.cache_clear()
+    provenance._parsed.cache_clear()
 
 
 def test_comments_and_docstrings_do_not_count(package):

@@ -4,15 +4,14 @@ Needs: tables and figures of the configured benchmark
 Makes: docs/reproduction: the tables, the histories of pretraining, figures, provenance.json
 """
 
-SNAPSHOT = [str(path) for path in rules.tables.input] + [
+SNAPSHOT = [str(path) for path in (*rules.tables.input, *rules.figures.input)] + [
     f"results/pretrain/{s}/history.csv" for s in STRATEGIES
 ]
 
 
 rule snapshot_reproduction:
     input:
-        tables=SNAPSHOT,
-        figures=rules.figures.input,
+        products=SNAPSHOT,
         data=expand("results/data/{dataset}/table.csv", dataset=DATASETS),
         made=[path for d, m in runs() for path in seed_files("provenance.json", d, m)],
         encoders=[f"results/pretrain/{s}/encoder.json" for s in STRATEGIES],
@@ -23,8 +22,7 @@ rule snapshot_reproduction:
             )
         ],
     output:
-        tables=[f"docs/reproduction/{snapshot_name(path)}" for path in SNAPSHOT],
-        figures=directory("docs/reproduction/figures"),
+        copies=[f"docs/reproduction/{snapshot_name(path)}" for path in SNAPSHOT],
         provenance="docs/reproduction/provenance.json",
     log:
         "logs/reproduction.log",

@@ -1,13 +1,11 @@
 """Copy tables and figures of a run into docs/reproduction, with what they were made from."""
 
 import json
-import shutil
 import subprocess
 from pathlib import Path
 
-from matpretrain.files import atomic_path, read_csv, sha256
+from matpretrain.files import copy_file, read_csv, sha256
 from matpretrain.jobs import job
-from matpretrain.provenance import write_json
 
 
 def commit():
@@ -19,41 +17,27 @@ def commit():
         return ""
 
 
-def copy(source, destination):
-    """Copy one file, whole or not at all."""
-    with atomic_path(destination) as temporary:
-        shutil.copyfile(source, temporary)
-
-
-def figure_name(path):
-    """One flat name for a figure of results/figures: parity_matbench_steels_roost.png."""
-    parts = Path(path).with_suffix("").parts
-    return "_".join(parts[parts.index("figures") + 1 :]) + Path(path).suffix
-
-
 if __name__ == "__main__":
-    with job(snakemake):
+    with job(snakemake) as say:
         p, files, out = snakemake.params, snakemake.input, snakemake.output
-        for source, target in zip(files.tables, out.tables, strict=True):
-            copy(source, target)
-        for source in files.figures:
-            copy(source, Path(out.figures) / figure_name(source))
+        for source, target in zip(files.products, out.copies, strict=True):
+            copy_file(source, target)
         runs = {"/".join(Path(path).parts[-4:-1]): json.loads(Path(path).read_text()) for path in files.made}
         encoders = {Path(path).parent.name: json.loads(Path(path).read_text()) for path in files.encoders}
         versions = [record["versions"] for record in (*runs.values(), *encoders.values())]
-        write_json(
-            {
-                "tables_made_by_commit": commit(),
-                "recipe": p.recipe,
-                "sources": p.sources,
-                "table_sha256": {d: sha256(t) for d, t in zip(p.datasets, files.data, strict=True)},
-                "versions": {k: v for record in versions for k, v in record.items()},
-                "corpora": {Path(path).parent.name: read_csv(path).to_dict("records") for path in files.counts},
-                "pretraining": {k: {x: y for x, y in v.items() if x != "versions"} for k, v in encoders.items()},
-                "runs": {
-                    name: {key: record[key] for key in ("device", "threads", "wall_seconds", "code_version")}
-                    for name, record in runs.items()
-                },
+        say.note(
+            inputs={},  # a clone has the tables, not the runs
+            params={},
+            outputs={path: sha256(path) for path in out.copies},
+            tables_made_by_commit=commit(),
+            recipe=p.recipe,
+            sources=p.sources,
+            table_sha256={d: sha256(t) for d, t in zip(p.datasets, files.data, strict=True)},
+            versions={k: v for record in versions for k, v in record.items()},
+            corpora={Path(path).parent.name: read_csv(path).to_dict("records") for path in files.counts},
+            pretraining={k: {x: y for x, y in v.items() if x != "versions"} for k, v in encoders.items()},
+            runs={
+                name: {key: record[key] for key in ("device", "threads", "wall_seconds", "code_version")}
+                for name, record in runs.items()
             },
-            out.provenance,
         )

@@ -3,14 +3,30 @@
 import errno
 import hashlib
 import os
+import re
+import shutil
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pandas as pd
 
+DISK_FULL = ("os error 28", "inline_container.cc", "requested and")  # safetensors, torch and numpy when the disk is full
+
 
 class DataError(ValueError):
     """Bad input; the message is one line for the user."""
+
+
+def place(table, path, rows):
+    """Where the first of some row positions of a table with ids is, for messages, and how many more there are.
+
+    Args:
+        table: data frame with a column id; an index `line` holds lines of the file, else the row is named.
+    """
+    first = rows[0]
+    where = f"line {table.index[first]}" if table.index.name == "line" else f"row {first + 1}"
+    more = f" (and {len(rows) - 1} more rows)" if len(rows) > 1 else ""
+    return f"{path}: {where} (id {table['id'].iloc[first]}){more}"
 
 
 class HashError(DataError):
@@ -18,8 +34,13 @@ class HashError(DataError):
 
 
 @contextmanager
-def atomic_path(path):
+def atomic_path(path, size=0):
     """Yield a temporary path beside `path`; on success it is flushed and renamed to `path`, else removed.
+
+    Temporaries that processes left behind when they were killed go as well.
+
+    Args:
+        size: bytes that will be written at least, where they are known and many.
 
     Raises:
         DataError: the folder or the file cannot be written to, or the disk is full.
@@ -28,6 +49,10 @@ def atomic_path(path):
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{''.join(path.suffixes)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(path)
+        free = shutil.disk_usage(path.parent).free
+        if size > free:
+            raise OSError(errno.ENOSPC, f"{size / 1e9:.3g} GB needed, {free / 1e9:.3g} GB free")
         temporary.touch()
         mode = temporary.stat().st_mode
         yield temporary
@@ -35,21 +60,51 @@ def atomic_path(path):
         with open(temporary, "rb") as handle:
             os.fsync(handle.fileno())
         os.replace(temporary, path)
-    except OSError as error:
-        ours = error.filename is None or Path(error.filename) in (path, path.parent, temporary)
-        if error.errno is None or not ours:
-            raise  # trouble of the network or of another file
-        remedy = "free space" if error.errno == errno.ENOSPC else "make the folder writable or choose another"
-        raise DataError(f"{path}: cannot be written ({error.strerror}); {remedy}") from None
+    except Exception as error:
+        number = getattr(error, "errno", None)
+        if number is None and any(words in str(error) for words in DISK_FULL):
+            number = errno.ENOSPC
+        name = getattr(error, "filename", None)
+        if number is None or (name is not None and Path(name) not in (path, path.parent, temporary)):
+            raise  # trouble of the network, of another file, or none of this file
+        reason = error.strerror if getattr(error, "strerror", None) else "no space left"
+        remedy = "free space" if number in (errno.ENOSPC, errno.EDQUOT) else "make the folder writable or choose another"
+        raise DataError(f"{path}: cannot be written ({reason}); {remedy}") from None
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _remove_abandoned(path):
+    """Remove the temporaries of `path` whose processes are dead."""
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.(\d+)\.tmp")
+    for entry in os.scandir(path.parent):
+        found = pattern.match(entry.name)
+        if found and not _alive(int(found[1])):
+            with suppress(OSError):
+                os.unlink(entry.path)
+
+
+def _alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass  # of another user
+    return True
 
 
 def write_csv(table, path):
     """Write a data frame as CSV, atomically; floats keep all digits."""
     with atomic_path(path) as temporary:
         table.to_csv(temporary, index=False)
+
+
+def copy_file(source, path):
+    """Copy a file, atomically."""
+    with atomic_path(path, size=Path(source).stat().st_size) as temporary:
+        shutil.copyfile(source, temporary)
 
 
 def read_csv(path, **options):
