@@ -1,15 +1,20 @@
 """Configuration, environments and registries agree with each other."""
 
+import ast
 import os
 import re
+import sys
+from importlib.metadata import packages_distributions, requires
 
 import pytest
 import yaml
-from conftest import PROJECT
+from conftest import PROJECT, overlaid
+from packaging.requirements import Requirement
 
 from matpretrain.configuration import check, set_environment
-from matpretrain.files import DataError
 from matpretrain.sources import EMBEDDED, SPECTRA
+
+FAULTS = "Configuration: what does not fit together"
 
 
 def load(path):
@@ -22,25 +27,27 @@ def pins():
     return {name.lower().replace("_", "-"): version for name, version in found.items()}
 
 
-@pytest.mark.parametrize("path", sorted(p.relative_to(PROJECT) for p in (PROJECT / "envs").glob("*.yaml")))
-def test_conda_environments_hold_the_versions_of_requirements(path):
-    known, seen = pins(), 0
-    for item in load(path)["dependencies"]:
-        for requirement in item["pip"] if isinstance(item, dict) else [item]:
-            if requirement == "pip" or requirement.startswith("python="):
-                continue
-            name, version = re.fullmatch(r"([\w.-]+?)==?([\w.]+)", requirement).groups()
-            name = {"pytorch": "torch", "matplotlib-base": "matplotlib", "python-safetensors": "safetensors"}.get(name, name)
-            assert known[name.lower()] == version, requirement
-            seen += 1
-    assert seen
+ENVIRONMENTS = sorted(path.stem for path in (PROJECT / "envs").glob("*.yaml"))
 
 
-def test_what_is_installed_after_an_environment_has_the_same_version():
-    known = pins()
-    for script in (PROJECT / "envs").glob("*.post-deploy.sh"):
-        found = re.findall(r"([\w-]+)==([\w.]+)", script.read_text())
-        assert found and all(known[name] == version for name, version in found)
+def environment(name):
+    """{package: version} of a conda environment, with what is installed after it."""
+    lines = [
+        line
+        for item in load(f"envs/{name}.yaml")["dependencies"]
+        for line in (item["pip"] if isinstance(item, dict) else [item])
+    ]
+    found = dict(re.fullmatch(r"([\w.-]+?)==?([\w.]+)", line).groups() for line in lines if line != "pip")
+    after = PROJECT / f"envs/{name}.post-deploy.sh"
+    found |= dict(re.findall(r"([\w-]+)==([\w.]+)", after.read_text())) if after.exists() else {}
+    assert found.pop("python") == "3.11"
+    return {{"matplotlib-base": "matplotlib"}.get(package, package).lower(): version for package, version in found.items()}
+
+
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_conda_environments_hold_the_versions_of_requirements(name):
+    packages, known = environment(name), pins()
+    assert packages and all(known[package] == version for package, version in packages.items())
 
 
 def test_every_rule_names_an_environment_that_exists():
@@ -95,60 +102,71 @@ def test_every_key_of_the_configuration_is_in_its_reference():
     assert not missing
 
 
-@pytest.fixture
-def shipped():
-    """The configuration as it is shipped."""
-    config = {}
-    for name in ("config", "datasets", "models", "pretraining"):
-        config |= load(f"config/{name}.yaml")
-    return config
-
-
 @pytest.mark.parametrize(
-    ("changes", "line"),
+    ("what", "changes", "line"),
     [
-        ({"corpus": "oqmd"}, "pretraining.mine.corpus: megnet reads structures; name a corpus of kind structures"),
-        ({"tasks": {"magpie": {}}}, "pretraining.mine.tasks: magpie is not a task for megnet, which reads graphs"),
-        ({"encoder": "roost"}, "pretraining.mine.tasks: denoising is not a task for roost, which reads compositions"),
         (
+            "A corpus of formulas for a network of structures",
+            {"corpus": "oqmd"},
+            "pretraining.mine.corpus: megnet reads structures; name a corpus of kind structures",
+        ),
+        (
+            "A task of formulas for a network of structures",
+            {"tasks": {"magpie": {}}},
+            "pretraining.mine.tasks: magpie is not a task for megnet, which reads graphs; name denoising",
+        ),
+        (
+            "A task of structures for a network of formulas",
+            {"encoder": "roost"},
+            "pretraining.mine.tasks: denoising is not a task for roost, which reads compositions; name barlow_twins or magpie or structure",
+        ),
+        (
+            "Structures to be embedded without a teacher",
             {"encoder": "roost", "tasks": {"structure": {}}},
             "corpora.aflow_prototypes: pretraining.mine embeds its structures: it needs teacher: PATH; add it",
         ),
     ],
 )
-def test_networks_tasks_and_corpora_that_do_not_fit_are_refused(changes, line, shipped):
+def test_networks_tasks_and_corpora_that_do_not_fit_are_refused(fault, what, changes, line, shipped):
     shipped["pretraining"] = shipped["pretraining"] | {"mine": shipped["pretraining"]["cdssl-aflow"] | changes}
-    with pytest.raises(DataError) as refused:
+    with fault(what, f"config key {line}"):
         check(shipped, PROJECT)
-    assert str(refused.value) == f"config key {line}"
 
 
 @pytest.mark.parametrize(
-    ("changes", "line"),
+    ("what", "changes", "line"),
     [
         (
+            "A search for near-zero permittivity without spectra",
             {"enz": {"datasets": ["mp_seebeck_p"]}},
             "enz.datasets: mp_seebeck_p has no spectra; give it energies: [first, last, step] or",
         ),
-        ({"enz": {"models": ["dummy"]}}, "enz.models: dummy is a baseline; name a network"),
-        ({"enz": {"recipe": {"loss": "robust_l1"}}}, "enz.recipe.loss: spectra are learned with l1 or mse"),
-        ({"benchmark": {"datasets": ["optical_constants"]}}, "benchmark.datasets: optical_constants holds spectra"),
+        ("A baseline for spectra", {"enz": {"models": ["dummy"]}}, "enz.models: dummy is a baseline; name a network"),
         (
+            "A loss that spectra do not have",
+            {"enz": {"recipe": {"loss": "robust_l1"}}},
+            "enz.recipe.loss: spectra are learned with l1 or mse",
+        ),
+        (
+            "Spectra in the benchmark",
+            {"benchmark": {"datasets": ["optical_constants"]}},
+            "benchmark.datasets: optical_constants holds spectra",
+        ),
+        (
+            "A grid of energies that ends before it begins",
             {"datasets": {"optical_constants": {"energies": [5.0, 1.0, 0.1]}}},
             "datasets.optical_constants.energies: give first, last",
         ),
-        ({"models": {"finder": {"arguments": {"mode": "both"}}}}, "models.finder.arguments.mode: 'both' is not one of"),
+        (
+            "A mode that Finder does not have",
+            {"models": {"finder": {"arguments": {"mode": "both"}}}},
+            "models.finder.arguments.mode: 'both' is not one of",
+        ),
     ],
 )
-def test_spectra_and_modes_that_do_not_fit_are_refused(changes, line, shipped):
-    def merge(into, changes):
-        for key, value in changes.items():
-            into[key] = merge(dict(into[key]), value) if isinstance(value, dict) and key in into else value
-        return into
-
-    with pytest.raises(DataError) as refused:
-        check(merge(shipped, changes), PROJECT)
-    assert str(refused.value).startswith(f"config key {line}")
+def test_spectra_and_modes_that_do_not_fit_are_refused(fault, what, changes, line, shipped):
+    with fault(what, f"config key {line}"):
+        check(overlaid(shipped, changes), PROJECT)
 
 
 def test_jobs_inherit_the_backend_and_sleeping_threads(shipped, monkeypatch):
@@ -165,34 +183,34 @@ def test_jobs_inherit_the_backend_and_sleeping_threads(shipped, monkeypatch):
     assert os.environ["GLIBC_TUNABLES"] == "glibc.malloc.check=0"
 
 
-def test_networks_of_structures_meet_datasets_with_structures_only(shipped):
+def test_networks_of_structures_meet_datasets_with_structures_only(shipped, fault):
     shipped["subsets"] = {
         "mine": {"datasets": ["matbench_steels"], "sizes": [100], "models": ["megnet"], "reference": "megnet"}
     }
-    with pytest.raises(DataError, match="config key subsets.mine: megnet reads structures, which matbench_steels has none of"):
+    with fault("A network of structures on a dataset of formulas", "subsets.mine: megnet reads structures", "has none of"):
         check(shipped, PROJECT)
-    shipped["subsets"]["mine"]["models"] = ["roost"]
+    shipped["subsets"]["mine"] |= {"models": ["roost"], "reference": "roost"}
     check(shipped, PROJECT)
     entry = {"csv": str(PROJECT / "README.md"), "target": "gap", "unit": "eV", "structures": "absent"}
     shipped["datasets"] = shipped["datasets"] | {"mine": entry}
-    with pytest.raises(DataError, match="config key datasets.mine.structures: absent: no such file or folder"):
+    with fault("A folder of structures that is not there", "config key datasets.mine.structures: absent: no such file"):
         check(shipped, PROJECT)
 
 
 @pytest.mark.parametrize(
-    ("entry", "missing"),
+    ("what", "entry", "missing"),
     [
-        ({"kind": "union"}, "of: "),
-        ({"kind": "formulas"}, "csv: PATH"),
-        ({"kind": "vectors", "formula": "f"}, "csv: PATH"),
-        ({"kind": "structures"}, "csv: PATH"),
+        ("A union of nothing", {"kind": "union"}, "of: "),
+        ("Formulas without a file", {"kind": "formulas"}, "csv: PATH"),
+        ("Embeddings without a file", {"kind": "vectors", "formula": "f"}, "csv: PATH"),
+        ("Structures without a file", {"kind": "structures"}, "csv: PATH"),
     ],
 )
-def test_a_corpus_without_its_source_is_refused(entry, missing, shipped):
+def test_a_corpus_without_its_source_is_refused(fault, what, entry, missing, shipped):
     check(shipped, PROJECT)
     config = shipped
     config["corpora"] = config["corpora"] | {"mine": entry}
-    with pytest.raises(DataError, match=f"config key corpora.mine: a corpus of kind {entry['kind']} needs {missing}"):
+    with fault(what, f"config key corpora.mine: a corpus of kind {entry['kind']} needs {missing}"):
         check(config, PROJECT)
 
 
@@ -214,3 +232,65 @@ def test_registered_models_exist():
             assert network.Model and network.Inputs
         else:
             assert entry["estimator"] in fit_baseline.ESTIMATORS
+
+
+def test_what_downloads_runs_on_the_machine_with_the_network():
+    scripts = [path.stem for path in (PROJECT / "workflow/scripts").glob("*.py") if "fetch" in path.read_text()]
+    local = re.search(r"^localrules:\n((?:    \w+,\n)+)", (PROJECT / "workflow/rules/data.smk").read_text(), re.MULTILINE)
+    assert scripts == local[1].replace(",", "").split()
+
+
+def test_containers_install_as_ci_does():
+    docker = (PROJECT / "containers/Dockerfile").read_text()
+    apptainer = (PROJECT / "containers/apptainer.def").read_text()
+    rule = re.search(r"^\.venv/installed: (.*)\n", (PROJECT / "Makefile").read_text(), re.MULTILINE)
+    needed = {"Makefile", "workflow/scripts", *rule[1].split()}
+    copied = {name for line in re.findall(r"^COPY (.*)", docker, re.MULTILINE) for name in line.split()[:-1]}
+    files = re.search(r"%files\n(.*?)\n\n", apptainer, re.DOTALL)[1].split()
+    assert copied == needed == set(files[::2])
+    assert all(target == f"/opt/matpretrain/{name}" for name, target in zip(files[::2], files[1::2], strict=True))
+    for text in (docker, apptainer):
+        assert "make .venv/installed" in text and "python:3.11" in text
+    assert re.search("apt-get.*", docker)[0] == re.search("apt-get.*", apptainer)[0]
+
+
+def imported(path, encoders):
+    """Names of the packages that a script or module needs when it is loaded; `encoders` where it loads those by name."""
+    text, found = path.read_text(), set()
+    modules = [path.parent / "matpretrain" / f"{name}.py" for name in encoders] if "import_module" in text else []
+    for node in ast.parse(text).body:
+        names = [alias.name for alias in getattr(node, "names", [])]
+        if isinstance(node, ast.Import):
+            found.update(name.split(".")[0] for name in names)
+        elif isinstance(node, ast.ImportFrom) and node.module.split(".")[0] != "matpretrain":
+            found.add(node.module.split(".")[0])
+        elif isinstance(node, ast.ImportFrom):
+            below = node.module.split(".")[1:] or names
+            modules += [PROJECT / "workflow/scripts/matpretrain" / f"{name}.py" for name in below]
+    return found.union(*(imported(module, ()) for module in modules if module.is_file())) - set(sys.stdlib_module_names)
+
+
+def with_dependencies(names):
+    """Names of installed distributions and of all that they require."""
+    found, todo = set(), list(names)
+    while todo:
+        name = todo.pop().lower().replace("_", "-")
+        if name in found:
+            continue
+        found.add(name)
+        needs = [Requirement(text) for text in requires(name) or []]
+        todo += [need.name for need in needs if not need.marker or need.marker.evaluate({"extra": ""})]
+    return found
+
+
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_environments_hold_what_their_rules_import(name):
+    holds, sources = with_dependencies(environment(name)), packages_distributions()
+    encoders = {entry["encoder"] for entry in load("config/models.yaml")["models"].values() if "encoder" in entry}
+    rules = "".join(path.read_text() for path in (PROJECT / "workflow/rules").glob("*.smk"))
+    blocks = [block for block in re.split(r"^rule ", rules, flags=re.MULTILINE) if f"envs/{name}.yaml" in block]
+    assert blocks
+    for block in blocks:
+        script = PROJECT / "workflow/scripts" / re.search(r"scripts/(\w+\.py)", block)[1]
+        for package in imported(script, encoders):
+            assert {d.lower().replace("_", "-") for d in sources[package]} & holds, f"{script.name} imports {package}"

@@ -1,7 +1,5 @@
 """Validation, wildcard constraints and the helpers that several rule files share. No rules."""
 
-import hashlib
-import json
 import re
 import sys
 from pathlib import Path
@@ -35,6 +33,11 @@ SPECTRAL = [d for d, entry in config["datasets"].items() if "energies" in entry]
 TRAINED = [m for m in MODELS if m in NETWORKS]
 
 
+def grown(amount):
+    """Memory or time of a job: `amount`, and as much again with every retry (profiles/slurm)."""
+    return lambda wildcards, attempt: amount * attempt
+
+
 def pretraining_of(model):
     """The strategy whose encoder a network starts from, or whose frozen encoder feeds a baseline; None without one."""
     entry = config["models"][model]
@@ -64,6 +67,11 @@ def recipe_of(dataset, model):
     encoder = config["models"][model]["encoder"]
     own = config["enz"]["recipe"] if dataset in SPECTRAL else {}
     return config["recipe"] | config["encoder_recipes"].get(encoder, {}) | own
+
+
+def inner_fraction_of(dataset):
+    """Share of the outer training rows held out for validation."""
+    return config["datasets"][dataset].get("inner_fraction", config["inner_fraction"])
 
 
 def resolution_of(dataset):
@@ -111,41 +119,9 @@ wildcard_constraints:
     study=names_or_none(config["subsets"]),
 
 
-def source_kind(dataset):
-    """Where a dataset comes from: embedded, csv, mirror or download."""
-    entry = config["datasets"][dataset]
-    if not matminer_name(dataset):
-        return "csv" if "csv" in entry else "embedded"
-    return "mirror" if config["mirror"] else "download"
-
-
-def matminer_name(dataset):
-    """Name of a dataset that matminer downloads; None for others."""
-    entry = config["datasets"][dataset]
-    return entry.get("matbench", entry.get("matminer"))
-
-
-def raw_file(wildcards):
-    """The raw file of a dataset, none for embedded data."""
-    entry = config["datasets"][wildcards.dataset]
-    kind = source_kind(wildcards.dataset)
-    if kind == "csv":
-        return {"raw": entry["csv"]}
-    if kind == "mirror":
-        name = entry.get(
-            "mirror_file", f"tables/{matminer_name(wildcards.dataset)}.csv.gz"
-        )
-        return {"raw": f"{config['mirror']}/{name}"}
-    if kind == "download":
-        return {
-            "raw": f"resources/downloads/{matminer_name(wildcards.dataset)}.json.gz"
-        }
-    return {}
-
-
 def data_keys(dataset):
     """Registry keys of a dataset that decide its rows and folds; a new label must not train anything again."""
-    words = ("label", "property", "unit", "licence", "citation", "matched")
+    words = ("label", "property", "unit", "licence", "citation", "matched", "by_hand")
     return {k: v for k, v in config["datasets"][dataset].items() if k not in words}
 
 
@@ -160,36 +136,13 @@ def corpus_keys(corpus):
     return {k: v for k, v in config["corpora"][corpus].items() if k not in words}
 
 
-def unknown_elements(corpus):
-    """What to do with entries of a corpus that hold an element without a vector: error or drop."""
-    entry = config["corpora"].get(corpus, {})
+def unknown_elements(table):
+    """What to do with entries of a corpus that hold an element without a vector: error or drop. Rows of a dataset keep their
+    structures: prepare_dataset has dropped those with unknown elements."""
+    if table in config["datasets"]:
+        return "error"
+    entry = config["corpora"][table]
     return entry.get("unknown_elements", config["unknown_elements"])
-
-
-def corpus_hash(corpus):
-    """The hash that the raw file of a corpus must have; a user's own file may be anything."""
-    entry = config["corpora"][corpus]
-    return None if "csv" in entry else entry.get("mirror_sha256")
-
-
-def corpus_file(corpus):
-    """The raw file of a corpus: the user's, else that of the mirror."""
-    entry = config["corpora"][corpus]
-    if "csv" in entry:
-        return entry["csv"]
-    if not config["mirror"]:
-        raise WorkflowError(
-            f"config key corpora.{corpus}: it cannot be downloaded; set csv: PATH there, or mirror: DIR"
-        )
-    return f"{config['mirror']}/{entry['mirror_file']}"
-
-
-def corpus_sources(wildcards):
-    """What a corpus is made from: the compositions of others, or its own file."""
-    names = config["corpora"][wildcards.corpus].get("of")
-    if names:
-        return [f"results/data/{name}/compositions.npz" for name in names]
-    return [corpus_file(wildcards.corpus)]
 
 
 def strategy(wildcards):
@@ -240,17 +193,6 @@ def task_targets(wildcards):
     }
 
 
-def state_key(wildcards):
-    """Short hash of all that decides a pretraining run: another run never goes on from its state."""
-    entry = strategy(wildcards)
-    keys = ("pretraining_recipe", "pretraining_validation", "pretraining_seed")
-    made_from = [entry, corpus_keys(entry["corpus"]), *(config[k] for k in keys)]
-    made_from += [fingerprint("pretrain", entry["encoder"]), backend(entry)]
-    return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[
-        :12
-    ]
-
-
 def network_inputs(wildcards):
     """What a network reads besides table and compositions: graphs of the rows, or element vectors."""
     entry = config["models"][wildcards.model]
@@ -283,6 +225,10 @@ def start(wildcards):
 def baseline_features(wildcards):
     """{"features": file} of a baseline whose features are not simply read off the composition."""
     features = config["models"][wildcards.model]["features"]
+    if wildcards.dataset in SPECTRAL:
+        raise WorkflowError(
+            f"config key models.{wildcards.model}: it is a baseline, and {wildcards.dataset} holds spectra; name a network"
+        )
     if features in ("onehot", "none"):
         return {}
     return {"features": f"results/features/{wildcards.dataset}/{features}.npy"}
@@ -334,7 +280,8 @@ def run_files(pattern, models=MODELS):
 
 def matbench_tasks(model):
     """Matbench tasks of the benchmark, with their official folds, that a model runs on."""
-    own = ("n_folds", "split", "split_seed", "test_fraction", "log10")
+    own = ("n_folds", "split", "split_seed", "test_fraction")
+    own += ("log10", "one_per_composition")
     entries = config["datasets"]
     return [
         d
@@ -344,9 +291,11 @@ def matbench_tasks(model):
 
 
 def snapshot_name(path):
-    """Flat name of a table in a snapshot: its own, for histories pretrain_{strategy}_history.csv."""
-    parts = Path(path).parts
-    return "_".join(parts[1:]) if parts[1] == "pretrain" else parts[-1]
+    """Flat name in a snapshot: pretrain_{strategy}_history.csv, figures/parity_{dataset}_{model}.png, a table's own."""
+    _, folder, *names = Path(path).parts
+    flat = "_".join(names)
+    flats = {"pretrain": f"pretrain_{flat}", "figures": f"figures/{flat}"}
+    return flats.get(folder, Path(path).name)
 
 
 def subset_runs(study):

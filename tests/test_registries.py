@@ -1,0 +1,269 @@
+"""Entries of the registries that do not fit each other are refused before anything is planned."""
+
+import pytest
+import yaml
+from conftest import PROJECT, overlaid
+
+from matpretrain.configuration import check
+from matpretrain.provenance import parameters, pretext_tasks
+
+FAULTS = "Registries: what does not fit together"
+SSL = {"encoder": "roost", "corpus": "mp_transport", "tasks": {"barlow_twins": {}}}
+SPECTRA = {"embedded": "matminer_optical_constants", "energies": [0.5, 12.4, 0.1], "target": "eps", "unit": "unitless"}
+PREDICTION = {"csv": str(PROJECT / "README.md"), "dataset": "matbench_jdft2d"}
+STUDY = {"datasets": ["matbench_steels"], "sizes": [100], "models": ["roost"], "reference": "dummy"}
+
+
+def model(**entry):
+    return {"models": {"mine": {"label": "Mine"} | entry}}
+
+
+def strategy(**entry):
+    return {"pretraining": {"mine": SSL | entry}}
+
+
+def spectra(**entry):
+    return {"datasets": {"mine": SPECTRA | entry}}
+
+
+NAMES = [
+    (
+        "A dataset to be probed that is not registered",
+        {"benchmark": {"probes": ["steels"]}},
+        "benchmark.probes: 'steels' is not in",
+    ),
+    (
+        "Seeds of a dataset that is not registered",
+        {"benchmark": {"seeds_per_dataset": {"steels": [0]}}},
+        "benchmark.seeds_per_dataset: 'steels' is not in the registry of datasets",
+    ),
+    (
+        "A recipe for an encoder that no model has",
+        {"encoder_recipes": {"rost": {"epochs": 3}}},
+        "encoder_recipes.rost: no model has this encoder; the nearest are roost",
+    ),
+    ("A reference outside its study", {"subsets": {"mine": STUDY}}, "subsets.mine.reference: dummy is not among the models"),
+    (
+        "Two models with one label",
+        model(label="Roost", encoder="roost"),
+        "models.mine.label: roost has the label 'Roost' too; give each",
+    ),
+    (
+        "A model with the name of a dataset",
+        {"models": {"matbench_steels": {"label": "Mine", "encoder": "roost"}}},
+        "models.matbench_steels: there is a dataset of that name; rename",
+    ),
+    (
+        "A strategy with the name of a feature",
+        {"pretraining": {"magpie": SSL}},
+        "pretraining.magpie: features have that name already; rename",
+    ),
+    (
+        "A strategy with the name of the embeddings of structures",
+        {"pretraining": {"structure": SSL}},
+        "pretraining.structure: features have that name already; rename",
+    ),
+    (
+        "A union of itself",
+        {"corpora": {"mine": {"kind": "union", "of": ["mine", "mp_seebeck_p"]}}},
+        "corpora.mine.of: mine would be made from itself",
+    ),
+    (
+        "Two unions of each other",
+        {"corpora": {"mine": {"kind": "union", "of": ["ours"]}, "ours": {"kind": "union", "of": ["mine"]}}},
+        "corpora.mine.of: mine would be made from itself",
+    ),
+    ("A network that starts from itself", model(encoder="finder", initial="mine"), "models.mine.initial: mine would be made"),
+    (
+        "Every run left out",
+        {
+            "benchmark": {
+                "datasets": ["matbench_steels"],
+                "models": ["roost", "dummy"],
+                "exclude": {"matbench_steels": ["dummy", "roost"]},
+            }
+        },
+        "benchmark.exclude: no run is left; leave out less",
+    ),
+]
+NETWORKS = [
+    (
+        "An argument that a network does not have",
+        model(encoder="roost", arguments={"size": "small"}),
+        "models.mine.arguments.size: roost has no such argument, it has none; remove it",
+    ),
+    (
+        "An argument of another network",
+        model(encoder="finder", arguments={"size": "small"}),
+        "models.mine.arguments.size: finder has no such argument, it has mode, layers, attention, readout; remove it",
+    ),
+    (
+        "An argument that an encoder does not have",
+        strategy(arguments={"size": "small"}),
+        "pretraining.mine.arguments.size: roost has no such argument",
+    ),
+    (
+        "A module that is no network",
+        model(encoder="statistics"),
+        "models.mine.encoder: statistics is no network: its module has no Inputs; name another or add it",
+    ),
+    (
+        "A module that has nothing to pretrain",
+        strategy(encoder="statistics"),
+        "pretraining.mine.encoder: statistics cannot be pretrained: its module names no TASKS",
+    ),
+    (
+        "A network that cannot be pretrained",
+        strategy(encoder="finder"),
+        "pretraining.mine.encoder: finder cannot be pretrained",
+    ),
+    (
+        "Element vectors for a network that takes none",
+        model(encoder="megnet", elements="onehot"),
+        "models.mine.elements: megnet takes no element vectors; remove it",
+    ),
+    (
+        "Features for a network",
+        model(encoder="roost", features="magpie"),
+        "models.mine.features: a network has none; remove it",
+    ),
+    (
+        "A pretrained encoder for a baseline, in the key of networks",
+        model(estimator="mean", features="none", pretraining="ssl"),
+        "models.mine.pretraining: a baseline has none; remove it",
+    ),
+]
+STARTS = [
+    (
+        "A network that starts from the encoder of another one",
+        model(encoder="roost", pretraining="cdssl"),
+        "models.mine.pretraining: cdssl pretrains megnet, not roost; name another",
+    ),
+    (
+        "A network of another size than its encoder",
+        model(encoder="megnet", pretraining="cdssl", arguments={"size": "small"}),
+        "models.mine.arguments.size: small, but large in pretraining.cdssl, from whose weights it starts; give both the same",
+    ),
+    (
+        "Other element vectors than those of the encoder",
+        model(encoder="roost", pretraining="ssl", elements="onehot"),
+        "models.mine.elements: onehot, but matscholar in pretraining.ssl, from whose weights it starts; give both the same",
+    ),
+    (
+        "A network that starts from one with other arguments",
+        model(encoder="finder", initial="finder-structure", arguments={"layers": 3}),
+        "models.mine.arguments.layers: 3, but 2 in models.finder-structure",
+    ),
+    (
+        "A network that starts from one of another kind",
+        model(encoder="roost", initial="finder"),
+        "models.mine.initial: weights pass between two modes of Finder only",
+    ),
+    (
+        "A loss for pretraining",
+        {"pretraining_recipe": {"loss": "l1"}},
+        "pretraining_recipe.loss: pretraining has the losses of its",
+    ),
+    (
+        "A loss for a strategy",
+        strategy(recipe={"loss": "mse"}),
+        "pretraining.mine.recipe.loss: pretraining has the losses of its",
+    ),
+]
+STRUCTURES = [
+    (
+        "Predictions of a network of structures",
+        {"predict": {"new": PREDICTION | {"model": "finder-structure"}}},
+        "predict.new.model: finder-structure reads structures, which formulas have none of; name a network of formulas",
+    ),
+    (
+        "Predictions of a network that starts from structures that are not there",
+        {"predict": {"new": PREDICTION | {"dataset": "matbench_steels", "model": "finder-from-structure"}}},
+        "predict.new: finder-from-structure reads structures, which matbench_steels has none of",
+    ),
+    (
+        "A network of structures for spectra",
+        {"enz": {"models": ["finder-structure"]}},
+        "enz: finder-structure reads structures, which optical_constants has none of",
+    ),
+    (
+        "A map of an encoder of structures",
+        {"maps": {"pretraining": ["cdssl-aflow"]}},
+        "maps.pretraining: cdssl-aflow pretrains an encoder of structures, and rows are embedded by their formulas here; name another",
+    ),
+    (
+        "A baseline on an encoder of structures",
+        model(estimator="mean", features="cdssl-aflow"),
+        "models.mine.features: cdssl-aflow pretrains an encoder of structures",
+    ),
+    (
+        "A linear probe of an encoder of structures",
+        {
+            "benchmark": {
+                "datasets": ["aflow_density"],
+                "models": ["megnet", "megnet-cdssl-aflow"],
+                "probes": ["aflow_density"],
+            }
+        },
+        "benchmark.probes: cdssl-aflow pretrains an encoder of structures, and rows are embedded by their formulas here; leave",
+    ),
+    (
+        "A union with structures that have no teacher",
+        {"corpora": {"mine": {"kind": "union", "of": ["aflow_prototypes", "mp_seebeck_p"]}}},
+        "corpora.mine.of: aflow_prototypes has no compositions without teacher: PATH; add that there or leave it out",
+    ),
+    (
+        "Formulas of structures that have no teacher",
+        strategy(corpus="aflow_prototypes"),
+        "corpora.aflow_prototypes: pretraining.mine embeds its structures: it needs teacher: PATH; add it",
+    ),
+    (
+        "Embeddings of structures in a corpus of formulas",
+        strategy(tasks={"structure": {}}),
+        "pretraining.mine.tasks: structure: mp_transport has no structures to embed; name a corpus of kind structures or vectors",
+    ),
+    (
+        "The logarithm of spectra",
+        spectra(log10=True),
+        "datasets.mine.log10: spectra (id, formula, energy, eps_re, eps_im) have no use for it; remove it",
+    ),
+    (
+        "One spectrum per composition",
+        spectra(one_per_composition="median"),
+        "datasets.mine.one_per_composition: spectra (id, formula, energy, eps_re, eps_im) have no use for it",
+    ),
+    ("A column of formulas of spectra", spectra(formula="material"), "datasets.mine.formula: spectra (id, formula, energy"),
+    (
+        "A column of ids of spectra",
+        spectra(id="key"),
+        "datasets.mine.id: spectra (id, formula, energy, eps_re, eps_im) have no",
+    ),
+]
+
+
+@pytest.mark.parametrize(("what", "changes", "line"), [*NAMES, *NETWORKS, *STARTS, *STRUCTURES])
+def test_entries_that_do_not_fit_are_refused(fault, what, changes, line, shipped):
+    with fault(what, f"config key {line}"):
+        check(overlaid(shipped, changes), PROJECT)
+
+
+@pytest.mark.parametrize(
+    "overlay", ["config/demo.yaml", *sorted(p.name for p in (PROJECT / "docs/reproduction").glob("*.yaml"))]
+)
+def test_shipped_overlays_are_accepted(shipped, overlay):
+    path = PROJECT / overlay if "/" in overlay else PROJECT / "docs/reproduction" / overlay
+    check(overlaid(shipped, yaml.safe_load(path.read_text())), PROJECT)
+
+
+def test_what_a_network_is_made_from_is_read_off_its_module():
+    import importlib
+    import inspect
+
+    for name in ("roost", "finder", "megnet", "rescnn", "cgcnn"):
+        network = importlib.import_module(f"matpretrain.{name}")
+        for role in ("Model", "Encoder"):
+            assert list(parameters(name, role)) == list(inspect.signature(getattr(network, role)).parameters)
+        assert pretext_tasks(name) == getattr(network, "TASKS", ())
+    assert parameters("finder", "Model")["layers"] == 2 and parameters("finder", "Model")["readout"] is True
+    with pytest.raises(KeyError):
+        parameters("statistics", "Model")

@@ -1,0 +1,317 @@
+"""Entries of the registries that have to fit each other: names, corpora, networks and what they are asked to learn."""
+
+from difflib import SequenceMatcher
+from itertools import chain
+from pathlib import Path
+
+from matpretrain.files import DataError
+from matpretrain.provenance import parameters, pretext_tasks, reads, structures_read
+
+FIXED_FEATURES = ("magpie", "onehot", "none")
+TAKEN = (*FIXED_FEATURES, "structure", "structure_spread")  # files of results/features, beside those of the strategies
+OF_NUMBERS = ("id", "formula", "log10", "one_per_composition", "split", "structures", "missing_structures")
+GIVEN = ("element_vectors", "n_outputs")  # arguments that the scripts give
+ELEMENTS = "matscholar"  # vectors of a network or strategy that names no others
+FOREIGN = {"network": ("features",), "baseline": ("pretraining", "initial", "elements")}  # settings of the other kind
+SPECTRAL_COLUMNS = "id, formula, energy, eps_re, eps_im"
+
+
+def refuse(key, message):
+    """Raise the DataError of a configuration key."""
+    raise DataError(f"config key {key}: {message}")
+
+
+def check_registries(config):
+    """Compare the registries with each other and with what the run asks of them.
+
+    Raises:
+        DataError: naming the first offending key.
+    """
+    _check_corpora(config)
+    _check_labels(config)
+    _check_references(config)
+    _check_circles(config)
+    _check_unions(config)
+    _check_strategies(config)
+    _check_models(config)
+    _check_features(config)
+    _check_spectra(config)
+    _check_structures(config)
+    _check_runs(config)
+
+
+def _check_corpora(config):
+    """What each kind of corpus is made from."""
+    for name, entry in config["corpora"].items():
+        if entry["kind"] == "union":
+            missing = None if "of" in entry else "of: [names]"
+        else:
+            missing = None if {"csv", "mirror_file", "embedded"} & entry.keys() else "csv: PATH"
+        if missing:
+            refuse(f"corpora.{name}", f"a corpus of kind {entry['kind']} needs {missing}; add it")
+
+
+def _check_labels(config):
+    """Names and labels that stand for one thing only."""
+    for name in config["datasets"]:
+        for kind in ("corpora", "models"):
+            if name in config[kind]:
+                refuse(f"{kind}.{name}", "there is a dataset of that name; rename one of them")
+    for name in TAKEN:
+        if name in config["pretraining"]:
+            refuse(f"pretraining.{name}", "features have that name already; rename the strategy")
+    named = {}
+    for name, entry in config["models"].items():
+        other = named.setdefault(entry["label"], name)
+        if other != name:
+            refuse(f"models.{name}.label", f"{other} has the label {entry['label']!r} too; give each model its own")
+
+
+def _check_references(config):
+    """Names that refer to entries of the registries."""
+    references = [  # (key, name, registries of which one must hold it)
+        (f"{section}.{key}", name, [key])
+        for section, keys in (
+            ("benchmark", ("datasets", "models")),
+            ("maps", ("datasets", "pretraining")),
+            ("modes", ("datasets", "models")),
+            ("enz", ("datasets", "models")),
+        )
+        for key in keys
+        for name in config[section][key]
+    ]
+    for key in ("probes", "seeds_per_dataset"):
+        references += [(f"benchmark.{key}", name, ["datasets"]) for name in config["benchmark"][key]]
+    for study, entry in config["subsets"].items():
+        names = [(key, name) for key in ("datasets", "models") for name in entry[key]]
+        references += [(f"subsets.{study}.{key}", name, [key]) for key, name in [*names, ("models", entry["reference"])]]
+    for corpus, entry in config["corpora"].items():
+        references += [(f"corpora.{corpus}.of", name, ["corpora", "datasets"]) for name in entry.get("of", [])]
+        references += [(f"corpora.{corpus}.without", name, ["datasets"]) for name in entry.get("without", [])]
+    references += [(f"pretraining.{k}.corpus", entry["corpus"], ["corpora"]) for k, entry in config["pretraining"].items()]
+    for model, entry in config["models"].items():
+        if "initial" in entry:
+            references.append((f"models.{model}.initial", entry["initial"], ["models"]))
+        if "pretraining" in entry:
+            references.append((f"models.{model}.pretraining", entry["pretraining"], ["pretraining"]))
+        if entry.get("features", "none") not in FIXED_FEATURES:
+            references.append((f"models.{model}.features", entry["features"], ["pretraining"]))
+    for prediction, entry in config["predict"].items():
+        references.append((f"predict.{prediction}.dataset", entry["dataset"], ["datasets"]))
+        references.append((f"predict.{prediction}.model", entry["model"], ["models"]))
+    for key, name, kinds in references:
+        known = list(chain(*(config[kind] for kind in kinds)))
+        if name not in known:
+            refuse(
+                key, f"{name!r} is not in the registry of {' or '.join(kinds)}; the nearest there are {_nearest(name, known)}"
+            )
+    encoders = sorted({entry["encoder"] for entry in config["models"].values() if "encoder" in entry})
+    for name in config["encoder_recipes"]:
+        if name not in encoders:
+            refuse(f"encoder_recipes.{name}", f"no model has this encoder; the nearest are {_nearest(name, encoders)}")
+    for study, entry in config["subsets"].items():
+        if entry["reference"] not in entry["models"]:
+            refuse(f"subsets.{study}.reference", f"{entry['reference']} is not among the models of the study; add it there")
+
+
+def _nearest(name, known):
+    return ", ".join(sorted(known, key=lambda other: -SequenceMatcher(None, name, other).ratio())[:3])
+
+
+def _check_circles(config):
+    """Corpora and models that are not made from themselves."""
+    corpora = {name: entry.get("of", []) for name, entry in config["corpora"].items()}
+    models = {name: [entry["initial"]] for name, entry in config["models"].items() if "initial" in entry}
+    for key, parts in (("corpora.{}.of", corpora), ("models.{}.initial", models)):
+        for name in parts:
+            below, todo = set(), list(parts[name])
+            while todo:
+                part = todo.pop()
+                if part not in below:
+                    below.add(part)
+                    todo += parts.get(part, [])
+            if name in below:
+                refuse(key.format(name), f"{name} would be made from itself; name another")
+
+
+def _check_unions(config):
+    """Unions of what has compositions."""
+    for name, entry in config["corpora"].items():
+        for part in entry.get("of", []):
+            if not _has_compositions(config["corpora"].get(part, {})):
+                refuse(
+                    f"corpora.{name}.of", f"{part} has no compositions without teacher: PATH; add that there or leave it out"
+                )
+
+
+def _has_compositions(corpus):
+    """A corpus gets its compositions with the embeddings of its structures."""
+    return corpus.get("kind") != "structures" or "teacher" in corpus
+
+
+def _check_strategies(config):
+    """Networks, pretext tasks and corpora that fit each other."""
+    recipes = {"pretraining_recipe": config["pretraining_recipe"]}
+    recipes |= {f"pretraining.{name}.recipe": entry.get("recipe", {}) for name, entry in config["pretraining"].items()}
+    for key, recipe in recipes.items():
+        if "loss" in recipe:
+            refuse(f"{key}.loss", "pretraining has the losses of its tasks; remove it")
+    for name, entry in config["pretraining"].items():
+        key, corpus, encoder = f"pretraining.{name}", config["corpora"][entry["corpus"]], entry["encoder"]
+        able, graphs = pretext_tasks(encoder), structures_read(entry)
+        if not able:
+            refuse(
+                f"{key}.encoder", f"{encoder} cannot be pretrained: its module names no TASKS; name another, for example roost"
+            )
+        if graphs and corpus["kind"] != "structures":
+            refuse(f"{key}.corpus", f"{encoder} reads structures; name a corpus of kind structures")
+        wrong = [task for task in entry["tasks"] if task not in able]
+        if wrong:
+            refuse(
+                f"{key}.tasks",
+                f"{wrong[0]} is not a task for {encoder}, which reads {reads(entry)[0]}; name {' or '.join(able)}",
+            )
+        if "structure" in entry["tasks"] and corpus["kind"] not in ("structures", "vectors"):
+            has = f"{entry['corpus']} has no structures to embed"
+            refuse(f"{key}.tasks", f"structure: {has}; name a corpus of kind structures or vectors, or another task")
+        if not (graphs or _has_compositions(corpus)):
+            refuse(f"corpora.{entry['corpus']}", f"{key} embeds its structures: it needs teacher: PATH; add it")
+        _check_arguments(key, entry, "Encoder")
+
+
+def _check_arguments(key, entry, role):
+    """Arguments and element vectors that a network's class, Model or Encoder of its module, is made from."""
+    known = parameters(entry["encoder"], role)
+    own = [argument for argument in known or () if argument not in GIVEN]
+    for argument in entry.get("arguments", {}):
+        if known is not None and argument not in own:
+            words = f"it has {', '.join(own)}" if own else "it has none"
+            refuse(f"{key}.arguments.{argument}", f"{entry['encoder']} has no such argument, {words}; remove it")
+    if "elements" in entry and "elements" not in reads(entry):
+        refuse(f"{key}.elements", f"{entry['encoder']} takes no element vectors; remove it")
+
+
+def _check_models(config):
+    """Networks, the weights that they start from, and baselines."""
+    for name, entry in config["models"].items():
+        key, kind = f"models.{name}", "network" if "encoder" in entry else "baseline"
+        for setting in FOREIGN[kind]:
+            if setting in entry:
+                refuse(f"{key}.{setting}", f"a {kind} has none; remove it")
+        if kind == "baseline":
+            continue
+        try:
+            parameters(entry["encoder"], "Inputs")
+            _check_arguments(key, entry, "Model")
+        except KeyError as error:
+            refuse(
+                f"{key}.encoder", f"{entry['encoder']} is no network: its module has no {error.args[0]}; name another or add it"
+            )
+        if "pretraining" in entry:
+            other = config["pretraining"][entry["pretraining"]]
+            if other["encoder"] != entry["encoder"]:
+                refuse(
+                    f"{key}.pretraining",
+                    f"{entry['pretraining']} pretrains {other['encoder']}, not {entry['encoder']}; name another",
+                )
+            elements = other.get("elements", ELEMENTS)
+            _check_start(key, entry, elements, f"pretraining.{entry['pretraining']}", other, "Encoder")
+        if "initial" in entry:
+            other = config["models"][entry["initial"]]
+            if not other.get("encoder") == entry["encoder"] == "finder":
+                refuse(f"{key}.initial", "weights pass between two modes of Finder only; name one or leave it out")
+            _check_start(key, entry, ELEMENTS, f"models.{entry['initial']}", other, "Model")
+
+
+def _check_start(key, entry, elements, other_key, other, role):
+    """A network and what it starts from have the same arguments and, where it says nothing else (`elements`), vectors."""
+    mine, theirs = parameters(entry["encoder"], "Model"), parameters(entry["encoder"], role)
+    same = [name for name in mine or () if name in (theirs or ()) and name not in (*GIVEN, "mode")]
+    pairs = [("elements", entry.get("elements", elements), other.get("elements", ELEMENTS))]
+    for name in same:
+        given, start = (e.get("arguments", {}).get(name, default[name]) for e, default in ((entry, mine), (other, theirs)))
+        pairs.append((f"arguments.{name}", given, start))
+    for name, given, start in pairs:
+        if given != start:
+            refuse(f"{key}.{name}", f"{given}, but {start} in {other_key}, from whose weights it starts; give both the same")
+
+
+def _check_features(config):
+    """Maps, probes and baselines show the encoders of formulas."""
+    benchmark, models = config["benchmark"], config["models"]
+    asked = [("maps.pretraining", name) for name in config["maps"]["pretraining"]]
+    asked += [(f"models.{name}.features", entry.get("features")) for name, entry in models.items()]
+    if set(benchmark["probes"]) & set(benchmark["datasets"]):
+        asked += [("benchmark.probes", models[name].get("pretraining")) for name in benchmark["models"]]
+    for key, name in asked:
+        if name in config["pretraining"] and structures_read(config["pretraining"][name]):
+            remedy = "leave the list empty" if key == "benchmark.probes" else "name another strategy"
+            refuse(key, f"{name} pretrains an encoder of structures, and rows are embedded by their formulas here; {remedy}")
+
+
+def _check_spectra(config):
+    """Spectra and numbers are learned apart."""
+    spectral = [name for name, entry in config["datasets"].items() if "energies" in entry]
+    for name in config["enz"]["datasets"]:
+        if name not in spectral:
+            refuse("enz.datasets", f"{name} has no spectra; give it energies: [first, last, step] or leave it out")
+    for name in spectral:
+        entry = config["datasets"][name]
+        first, last, step = entry["energies"]
+        if not (step > 0 and last >= first + step):
+            refuse(f"datasets.{name}.energies", "give first, last and step in eV, for example [0.5, 12.4, 0.1]")
+        if "csv" not in entry and entry.get("embedded") != "matminer_optical_constants":
+            refuse(f"datasets.{name}", "spectra come from csv: PATH or embedded: matminer_optical_constants")
+        for key in OF_NUMBERS:
+            if entry.get(key):
+                refuse(f"datasets.{name}.{key}", f"spectra ({SPECTRAL_COLUMNS}) have no use for it; remove it")
+        used = [d for section in ("benchmark", "maps", "modes") for d in config[section]["datasets"]]
+        used += [d for study in config["subsets"].values() for d in study["datasets"]]
+        if name in used:
+            refuse("benchmark.datasets", f"{name} holds spectra, which have tables of their own; name it in enz.datasets")
+    for section in ("enz", "modes"):
+        for model in config[section]["models"]:
+            if "encoder" not in config["models"][model]:
+                refuse(f"{section}.models", f"{model} is a baseline; name a network")
+    if (config["recipe"] | config["enz"]["recipe"])["loss"] == "robust_l1":
+        refuse("enz.recipe.loss", "spectra are learned with l1 or mse; choose one of them")
+
+
+def _check_structures(config):
+    """Networks of structures meet datasets with structures only."""
+    benchmark = config["benchmark"]
+    asked = [("benchmark", d, m) for d in benchmark["datasets"] for m in benchmark["models"]]
+    asked = [(key, d, m) for key, d, m in asked if m not in benchmark["exclude"].get(d, [])]
+    studies = {"modes": config["modes"], "enz": config["enz"]}
+    studies |= {f"subsets.{study}": entry for study, entry in config["subsets"].items()}
+    asked += [(key, d, m) for key, study in studies.items() for d in study["datasets"] for m in study["models"]]
+    for name, entry in config["predict"].items():
+        model = config["models"][entry["model"]]
+        if "encoder" not in model:
+            refuse(f"predict.{name}.model", f"{entry['model']} is a baseline, whose fit is not kept; name a network")
+        if structures_read(model):
+            refuse(
+                f"predict.{name}.model",
+                f"{entry['model']} reads structures, which formulas have none of; name a network of formulas",
+            )
+        asked.append((f"predict.{name}", entry["dataset"], entry["model"]))
+    for key, dataset, model in asked:
+        entry = config["models"][model]
+        entry = config["models"].get(entry.get("initial"), entry)
+        if "encoder" in entry and structures_read(entry) and not config["datasets"][dataset].get("structures"):
+            refuse(key, f"{model} reads structures, which {dataset} has none of; give it structures: or leave one of them out")
+    for name, entry in config["datasets"].items():
+        structures = entry.get("structures")
+        if structures and "csv" in entry and not (isinstance(structures, str) and Path(structures).exists()):
+            refuse(f"datasets.{name}.structures", f"{structures}: no such file or folder; correct the path")
+
+
+def _check_runs(config):
+    """Runs that are left out are of the benchmark, and others stay."""
+    benchmark = config["benchmark"]
+    for dataset, models in benchmark["exclude"].items():
+        for model in models:
+            if dataset not in benchmark["datasets"] or model not in benchmark["models"]:
+                refuse(f"benchmark.exclude.{dataset}", f"{dataset} with {model} is not part of the benchmark; remove it")
+    if all(set(benchmark["models"]) <= set(benchmark["exclude"].get(dataset, [])) for dataset in benchmark["datasets"]):
+        refuse("benchmark.exclude", "no run is left; leave out less")
