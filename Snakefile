@@ -1,6 +1,7 @@
 """matpretrain: what is pretraining worth for predicting materials properties?
 
-Table of contents, in order of execution. Targets: all (default), tables, figures, matbench, maps, subsets, crystals, enz, reproduction.
+Table of contents, in order of execution. Targets: all (default), tables, figures, matbench, maps, subsets, crystals,
+modes, enz, reproduction.
 """
 
 from snakemake.utils import min_version
@@ -18,6 +19,7 @@ report: "workflow/report/workflow.rst"
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/common_sources.smk"
 include: "workflow/rules/common_structures.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/features.smk"

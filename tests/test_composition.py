@@ -19,6 +19,10 @@ from matpretrain.composition import (
         ("Fe1e-3C0.5", {26: 0.001, 6: 0.5}),
         ("LiFeO2Li", {3: 2, 26: 1, 8: 2}),
         ("D2O", {1: 2, 8: 1}),
+        ("CuSO4(H2O)5", {29: 1, 16: 1, 8: 9, 1: 10}),
+        ("CuSO4.H2O", {29: 1, 16: 1, 8: 5, 1: 2}),
+        ("Fe0.05Ni10 O.5", {26: 0.05, 28: 10, 8: 0.5}),
+        ("Fe1e0[Ti2]3{O10}2", {26: 1, 22: 6, 8: 20}),
     ],
 )
 def test_formulas_are_parsed(formula, expected):
@@ -26,9 +30,12 @@ def test_formulas_are_parsed(formula, expected):
     assert dict(zip(numbers, amounts, strict=True)) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("formula", ["Xx2", "hello", "", "Fe-1", "Fe0", "1", "Uue", "FeO1.5.2", "X", "Fe2+"])
+@pytest.mark.parametrize(
+    "formula",
+    ["Xx2", "hello", "", "Fe-1", "Fe0", "1", "Uue", "FeO1.5.2", "X", "Fe2+", "Fe(O0.0)2", "MgCl2.6D2O", "Fe2O₃", "Fe_2"],
+)
 def test_what_is_not_a_formula_is_refused(formula):
-    with pytest.raises(ValueError, match="formula|element|atoms"):
+    with pytest.raises(ValueError, match="formula|element|atoms|in parentheses"):
         parse_formula(formula)
 
 

@@ -6,7 +6,9 @@ import pretrain
 import pytest
 
 from matpretrain.composition import element_fractions, formula_keys, parse_formulas
-from matpretrain.files import DataError
+from matpretrain.splits import hold_out
+
+FAULTS = "Corpora"
 
 
 def parsed(*formulas):
@@ -24,29 +26,35 @@ def test_compositions_are_the_same_by_elements_and_fractions():
     assert list(counts) == ["source", "formulas", "distinct", "in_earlier_sources", "removed", "added"]
 
 
-def test_a_corpus_is_read_from_a_csv_and_bad_rows_are_named(tmp_path):
+def test_a_corpus_holds_one_composition_to_train_on_and_one_to_validate(fault):
+    with fault("A corpus of one composition", "mine: 1 distinct compositions are left", "at least 2; name other sources"):
+        prepare_corpus.merge({"mine": parsed("Fe2O3", "Fe4O6")}, set())
+    with fault("A corpus without what the datasets hold", "a, b: 0 distinct compositions are left"):
+        prepare_corpus.merge({"a": parsed("NaCl"), "b": parsed("ClNa")}, set(formula_keys(parsed("NaCl"))))
+    assert [len(part) for part in hold_out(2, 0.5, 0)] == [1, 1]
+    with fault("One structure to pretrain on", "1 examples cannot be split", "name a larger corpus"):
+        hold_out(1, 0.05, 0)
+
+
+def test_a_corpus_is_read_from_a_csv_and_bad_rows_are_named(tmp_path, fault):
     path = tmp_path / "corpus.csv"
     path.write_text("composition\nNaN\nFe2O3\nNO\n")
     read = prepare_corpus.read_source(path, print, {"formula": "composition"})
     assert formula_keys(read) == formula_keys(parsed("NaN", "Fe2O3", "NO"))
-    for content, message in (
-        ("formula\nFe2O3\nXx2\n", "corpus.csv: line 3 .*not a chemical formula|corpus.csv: line 3 .*not an element"),
-        (
-            "formula\nFe2O3\nRfO2\n",
-            "corpus.csv: line 3 .*no element vector for Rf in 'RfO2'; remove the row or set unknown_elements",
-        ),
-        ("formula\n", "no rows below the header"),
-        ("material\nFe2O3\n", "no column 'formula'"),
+    for what, content, *words in (
+        ("A corpus entry with a dummy species", "formula\nFe2O3\nXx2\n", "corpus.csv: line 3", "not an element"),
+        ("A corpus entry with an unknown element", "formula\nFe2O3\nRfO2\n", "line 3", "Rf in 'RfO2'", "set unknown_elements"),
+        ("A corpus without rows", "formula\n", "no rows below the header"),
+        ("A corpus without a column of formulas", "material\nFe2O3\n", "no column 'formula'"),
     ):
         path.write_text(content)
-        with pytest.raises(DataError, match=message) as error:
+        with fault(what, *words):
             prepare_corpus.read_source(path, print, {})
-        assert "\n" not in str(error.value)
     path.write_text("formula\nFe2O3\nRfO2\n")
     lines = []
     assert len(prepare_corpus.read_source(path, lines.append, {}, unknown_elements="drop")) == 1
     assert len(lines) == 1 and "RfO2 (Rf)" in lines[0]
-    with pytest.raises(DataError, match="sha256"):
+    with fault("A corpus of the mirror with another hash", "sha256"):
         prepare_corpus.read_source(path, print, {}, expected_hash="0" * 64)
 
 
@@ -59,22 +67,22 @@ def test_structures_of_one_composition_share_the_mean_of_their_embeddings():
     assert np.allclose(spread, [[np.std([1, 2, 6]), np.std([0, 0, 3])], [1.0, 2.0]])
 
 
-def test_released_vectors_are_read_with_their_formulas(tmp_path):
+def test_released_vectors_are_read_with_their_formulas(tmp_path, fault):
     path = tmp_path / "vectors.npz"
     good = {"id": np.array(["a", "b"]), "composition": np.array(["Zn4O13C24H12", "CuN2"]), "embedding": np.ones((2, 256))}
     np.savez(path, **good)
     compositions, embedding = group_structures.read_vectors(path, None, "error", print)
     assert len(compositions) == 2 and embedding.shape == (2, 256) and embedding.dtype == np.float32
-    for change, message in (
-        ({"embedding": np.ones((3, 256))}, "must be a finite array"),
-        ({"embedding": np.full((2, 256), np.nan)}, "must be a finite array"),
-        ({"composition": np.array(["Zn", "Qq"])}, "row 2 .id b.*not a chemical formula|row 2 .id b"),
+    for what, change, word in (
+        ("More embeddings than formulas", {"embedding": np.ones((3, 256))}, "must be an array [2, n]"),
+        ("Embeddings that are not finite", {"embedding": np.diag([1, np.nan])}, "row 2 (id b): embedding is not finite"),
+        ("A bad formula beside an embedding", {"composition": np.array(["Zn", "Qq"])}, "row 2 (id b)"),
     ):
         np.savez(path, **{**good, **change})
-        with pytest.raises(DataError, match=message):
+        with fault(what, word):
             group_structures.read_vectors(path, None, "error", print)
     path.write_bytes(b"text")
-    with pytest.raises(DataError, match="not an .npz with arrays"):
+    with fault("A file of embeddings of another format", "not an .npz with arrays"):
         group_structures.read_vectors(path, None, "error", print)
 
 
@@ -122,7 +130,7 @@ def test_tests_against_the_network_without_pretraining():
 
     scores = pd.DataFrame(
         [
-            {"dataset": "d", "model": m, "part": "test", "seed": 0, "fold": k, "mae": v + 0.1 * k}
+            {"dataset": "d", "model": m, "part": "test", "seed": 0, "fold": k, "n": 20, "train_rows": 80, "mae": v + 0.1 * k}
             for m, values in {"roost": [3, 3, 3.1, 3, 3], "roost-ssl": [2, 2.2, 2, 2, 2.1], "rf": [9] * 5}.items()
             for k, v in enumerate(values)
         ]

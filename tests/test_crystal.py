@@ -9,8 +9,8 @@ from pymatgen.core import Lattice, Structure
 
 from matpretrain import crystal
 from matpretrain.composition import formula_keys, parse_formulas
-from matpretrain.files import DataError
 
+FAULTS = "Files of structures"
 ROCKSALT = {
     "id": "NaCl",
     "lattice": [3.99, 3.99, 3.99, 60, 60, 60],
@@ -135,69 +135,69 @@ def test_compositions_are_those_of_the_structures(prototypes):
 
 
 @pytest.mark.parametrize(
-    ("line", "words"),
+    ("what", "line", "words"),
     [
-        ("{", ["line 2", "not JSON"]),
-        ("[1]", ["line 2", "not a JSON object"]),
-        (entry(id="b", species=None), ["line 2 (id b)", "no key 'species'"]),
-        (entry(id=None), ["line 2", "no key 'id'"]),
-        (entry(id="b", species=["Na"]), ["line 2 (id b)", "1 species", "[2, 3]"]),
-        (entry(id="b", species=[]), ["line 2 (id b)", "species is not a list"]),
-        (entry(id="b", species=["Na", "Xx"]), ["line 2 (id b)", "'Xx' is not an element"]),
-        (entry(id="b", frac_coords=[[0, 0, 0], [0, float("nan"), 0]]), ["line 2 (id b)", "frac_coords", "finite"]),
-        (entry(id="b", frac_coords=[[0, 0, 0], [0, 0]]), ["line 2 (id b)"]),
-        (entry(id="b", frac_coords=[[0, 0, 0], [0, "x", 0]]), ["line 2 (id b)", "'x'"]),
-        (entry(id="b", lattice=[1, 2, 3]), ["line 2 (id b)", "six numbers"]),
-        (entry(id="b", lattice=[1, 2, 3, 90, 90, float("inf")]), ["line 2 (id b)", "lattice", "finite"]),
-        (entry(id="b", lattice=[1, 2, 3, 90, 30, 30]), ["line 2 (id b)", "no cell"]),
-        (entry(id="b", lattice=[1, 2, 3, 90, 90, 180]), ["line 2 (id b)", "no cell"]),
-        (entry(id="b", lattice=[0, 2, 3, 90, 90, 90]), ["line 2 (id b)", "no cell"]),
-        (entry(), ["line 2 (id NaCl)", "also at", "line 1", "unique"]),
+        ("A line that is not JSON", "{", ["line 2", "not JSON"]),
+        ("A line that is no JSON object", "[1]", ["line 2", "not a JSON object"]),
+        ("A structure without species", entry(id="b", species=None), ["line 2 (id b)", "no key 'species'"]),
+        ("A structure without an id", entry(id=None), ["line 2", "no key 'id'"]),
+        ("Fewer species than coordinates", entry(id="b", species=["Na"]), ["line 2 (id b)", "1 species", "[2, 3]"]),
+        ("A structure without atoms", entry(id="b", species=[]), ["line 2 (id b)", "species is not a list"]),
+        ("A dummy species in a structure", entry(id="b", species=["Na", "Xx"]), ["line 2 (id b)", "'Xx' is not an element"]),
+        (
+            "A coordinate NaN",
+            entry(id="b", frac_coords=[[0, 0, 0], [0, float("nan"), 0]]),
+            ["line 2 (id b)", "frac_coords", "finite"],
+        ),
+        ("Two coordinates instead of three", entry(id="b", frac_coords=[[0, 0, 0], [0, 0]]), ["line 2 (id b)"]),
+        ("A coordinate that is no number", entry(id="b", frac_coords=[[0, 0, 0], [0, "x", 0]]), ["line 2 (id b)", "'x'"]),
+        ("Three lattice parameters", entry(id="b", lattice=[1, 2, 3]), ["line 2 (id b)", "six numbers"]),
+        ("An infinite angle", entry(id="b", lattice=[1, 2, 3, 90, 90, float("inf")]), ["line 2 (id b)", "lattice", "finite"]),
+        ("Angles that close no cell", entry(id="b", lattice=[1, 2, 3, 90, 30, 30]), ["line 2 (id b)", "no cell"]),
+        ("A flat cell", entry(id="b", lattice=[1, 2, 3, 90, 90, 180]), ["line 2 (id b)", "no cell"]),
+        ("A lattice vector of no length", entry(id="b", lattice=[0, 2, 3, 90, 90, 90]), ["line 2 (id b)", "no cell"]),
+        ("The id of an earlier structure", entry(), ["line 2 (id NaCl)", "also at", "line 1", "unique"]),
     ],
 )
-def test_bad_lines_are_named_with_a_remedy(tmp_path, line, words):
+def test_bad_lines_are_named_with_a_remedy(tmp_path, fault, what, line, words):
     path = write(tmp_path, entry(), line)
-    with pytest.raises(DataError) as error:
+    with fault(what, str(path), *words) as caught:
         list(crystal.read_structures(path))
-    message = str(error.value)
-    assert "\n" not in message and all(word in message for word in [str(path), *words]), message
-    assert any(remedy in message for remedy in ("correct or remove the line", "make ids unique"))
+    assert any(remedy in str(caught.value) for remedy in ("correct or remove the line", "make ids unique"))
 
 
-def test_bad_files_and_folders_are_named(tmp_path):
-    def fails(path, *words):
-        with pytest.raises(DataError) as error:
+def test_bad_files_and_folders_are_named(tmp_path, fault):
+    def fails(what, path, *words):
+        with fault(what, str(path), *words):
             list(crystal.read_structures(path))
-        message = str(error.value)
-        assert "\n" not in message and all(word in message for word in (str(path), *words)), message
 
-    fails(tmp_path / "absent.jsonl", "no such file")
-    fails(write(tmp_path, "", ""), "no structures")
+    fails("A file of structures that is not there", tmp_path / "absent.jsonl", "no such file")
+    fails("A file without structures", write(tmp_path, "", ""), "no structures")
     damaged = tmp_path / "damaged.jsonl.gz"
     damaged.write_bytes(gzip.compress((entry() + "\n").encode() * 50)[:60])
-    fails(damaged, "not a readable file")
+    fails("A compressed file of structures that is cut off", damaged, "not a readable file")
     folder = tmp_path / "cifs"
     folder.mkdir()
-    fails(folder, "no structures", ".cif")
+    fails("A folder without CIF files", folder, "no structures", ".cif")
     (folder / "bad.cif").write_text("data_\nnothing\n")
-    fails(folder, "bad.cif", "not a readable CIF", "correct or remove")
+    fails("A CIF file that cannot be read", folder, "bad.cif", "not a readable CIF", "correct or remove")
     Structure(np.eye(3) * 3, [{"Fe": 0.5, "Ni": 0.5}], [[0, 0, 0]]).to(str(folder / "bad.cif"))
-    fails(folder, "bad.cif", "partial occupancy")
+    fails("A disordered site", folder, "bad.cif", "partial occupancy")
 
 
-def test_elements_without_features_stop_or_are_dropped():
+def test_elements_without_features_stop_or_are_dropped(fault):
     def structures():
         yield from unpack(
             [("a", Structure(np.eye(3) * 4, ["Fe"], [[0, 0, 0]])), ("b", Structure(np.eye(3) * 4, ["Lr"], [[0, 0, 0]]))]
         )
 
     known = np.isfinite(crystal.cgcnn_vectors()).all(1), "CGCNN"
-    with pytest.raises(DataError, match=r"file: id b: CGCNN does not know Lr;.*unknown_elements: drop"):
+    with fault("A structure with an element that CGCNN does not know", "file: id b", "Lr", "unknown_elements: drop"):
         list(crystal.check_elements(structures(), "file", "error", [], *known))
     dropped = []
     kept = crystal.check_elements(structures(), "file", "drop", dropped, *known)
     assert [s[0] for s in kept] == ["a"] and dropped == ["b (Lr)"]
-    with pytest.raises(DataError, match="file: no structure has only elements that CGCNN knows"):
+    with fault("No structure that CGCNN knows", "file: no structure has only elements that CGCNN knows"):
         list(crystal.check_elements(itertools.islice(structures(), 1, 2), "file", "drop", [], *known))
 
 

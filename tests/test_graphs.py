@@ -1,5 +1,6 @@
 import itertools
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -8,9 +9,9 @@ import torch
 from connect_structures import connect_structures
 
 from matpretrain import graphs
-from matpretrain.files import DataError
 from matpretrain.sources import aflow_prototypes
 
+FAULTS = "Graphs of structures"
 CUBE = (np.eye(3) * 4.0, np.array([26], np.uint8), np.zeros((1, 3)))  # six neighbours at 4 angstrom, the next beyond 5
 FAR = (np.eye(3) * 20.0, np.array([26, 8], np.uint8), np.array([[0.0, 0, 0], [0.5, 0, 0]]))  # two isolated atoms
 
@@ -37,7 +38,7 @@ def test_pairs_in_both_directions_are_the_neighbours_of_pymatgen(prototypes):
     assert np.array_equal(packed.number, np.concatenate([number for _, _, number, _ in prototypes]))
 
 
-def test_a_file_gives_back_the_graphs(prototypes, tmp_path):
+def test_a_file_gives_back_the_graphs(prototypes, tmp_path, fault):
     packed = graphs.connect(prototypes)
     graphs.save_graphs(packed, tmp_path / "graphs.safetensors")
     arrays, tensors = (graphs.open_graphs(tmp_path / "graphs.safetensors", device) for device in (None, "cpu"))
@@ -47,7 +48,7 @@ def test_a_file_gives_back_the_graphs(prototypes, tmp_path):
         assert np.array_equal(getattr(tensors, name).numpy(), getattr(packed, name))
     assert len(tensors) == len(packed) == 12
     (tmp_path / "bad.safetensors").write_bytes(b"no graphs")
-    with pytest.raises(DataError, match=r"bad\.safetensors: not a file of graphs"):
+    with fault("A damaged file of graphs", "bad.safetensors: not a file of graphs"):
         graphs.open_graphs(tmp_path / "bad.safetensors")
 
 
@@ -60,18 +61,22 @@ def test_volumes_and_densities_are_those_of_pymatgen(prototypes):
     assert graphs.densities(packed) == pytest.approx([cell.density for cell in cells], rel=1e-4)
 
 
-def test_small_cells_isolated_atoms_and_large_cells():
+def test_small_cells_isolated_atoms_and_large_cells(fault):
     packed = graphs.connect([("cube", *CUBE), ("far", *FAR)])
     assert np.diff(packed.pair_offset).tolist() == [3, 0]
     grid = np.array(list(itertools.product(range(8), range(8), range(7))))  # 448 atoms
     cell = np.diag([8, 8, 7]) * 4.0
     large = graphs.connect([("large", cell, np.full(448, 26, np.uint8), grid / [8, 8, 7])])
     assert np.diff(large.pair_offset).tolist() == [3 * 448]
-    with pytest.raises(DataError, match="structure thin: 1 atoms with neighbours .* do not fit"):
+    with fault("A cell so thin that neighbours are hundreds of cells away", "structure thin: 1 atoms", "do not fit"):
         graphs.connect([("thin", np.diag([0.03, 9, 9]), np.array([1], np.uint8), np.zeros((1, 3)))])
 
 
-def test_counts_before_and_after_are_told_and_nothing_is_dropped_silently(tmp_path):
+def without_times(line):
+    return re.sub(r"\d+ s \(\d+", "0 s (0", line)
+
+
+def test_counts_before_and_after_are_told_and_nothing_is_dropped_silently(tmp_path, fault):
     def line(name, species, frac, lattice=(4, 4, 4, 90, 90, 90)):
         return json.dumps({"id": name, "lattice": lattice, "species": species, "frac_coords": frac})
 
@@ -79,18 +84,26 @@ def test_counts_before_and_after_are_told_and_nothing_is_dropped_silently(tmp_pa
     lines = [line("a", ["Fe"], [[0, 0, 0]]), line("b", ["Po"], [[0, 0, 0]])]
     path.write_text("\n".join([*lines, line("c", ["Fe", "O"], [[0, 0, 0], [0.5, 0, 0]], (20, 20, 20, 90, 90, 90))]))
     said, outputs = [], (tmp_path / "graphs.safetensors", tmp_path / "graphs.csv")
-    with pytest.raises(DataError, match=r"mine\.jsonl: id b: MEGNet does not know Po; remove the structure or set"):
+    with fault("A structure with an element that MEGNet does not know", "mine.jsonl: id b", "Po; remove the structure or set"):
         connect_structures(path, None, None, None, "error", *outputs, said.append)
     assert not outputs[0].exists()
     connect_structures(path, None, None, None, "drop", *outputs, said.append)
+    fault.told("A structure with an unknown element, with unknown_elements: drop", said[0])
     assert said[0] == "dropped: b (Po)"
     assert (
         "3 structures read, 1 dropped, 2 of the 2 others taken" in said[1]
         and "3 atoms, 2 of them without a neighbour" in said[1]
     )
+    fault.told("Isolated atoms", without_times(said[1]))
     table = pd.read_csv(outputs[1])
     assert table.values.tolist() == [["a", 1, 3, 0], ["c", 2, 0, 2]]
     connect_structures(None, "aflow_prototypes", 30, None, "drop", *outputs, said.append)
     assert "288 structures read, 4 dropped, 30 of the 284 others taken" in said[-1] and len(pd.read_csv(outputs[1])) == 30
+    grid = np.array(list(itertools.product(range(8), range(8), range(7)))) / [8, 8, 7]
+    big = tmp_path / "big.jsonl"
+    big.write_text(line("big", ["Fe"] * 448, grid.tolist(), (32, 32, 28, 90, 90, 90)))
+    connect_structures(big, None, None, None, "error", *outputs, said.append)
+    assert "448 atoms, 0 of them without a neighbour" in said[-1] and f"{3 * 448} pairs" in said[-1]
+    fault.told("A cell of 448 atoms", without_times(said[-1]))
     connect_structures(path, None, 2, None, "drop", *outputs, said.append)
     assert torch.equal(graphs.open_graphs(outputs[0], "cpu").pair_offset, torch.tensor([0, 3, 3]))

@@ -3,14 +3,18 @@
 
 def teacher_file(corpus):
     """The weights that embed the structures of a corpus: the user's, else those of the mirror."""
-    teacher = config["corpora"][corpus]["teacher"]
+    teacher = config["corpora"][corpus].get("teacher")
+    if not teacher:
+        raise WorkflowError(
+            f"config key corpora.{corpus}: without teacher: PATH its structures have no embeddings; add it"
+        )
     if Path(teacher).is_file():
         return teacher
     if not config["mirror"]:
         raise WorkflowError(
             f"config key corpora.{corpus}.teacher: {teacher}: no such file; give the weights of Crystal Twins, or set mirror: DIR"
         )
-    return f"{config['mirror']}/{teacher}"
+    return raw(teacher)
 
 
 def structure_embeddings(wildcards):
@@ -31,13 +35,18 @@ def structure_source(wildcards):
         embedded = "embedded" in config["corpora"][name]
         return {} if embedded else {"structures": corpus_file(name)}
     entry, kind = config["datasets"][name], source_kind(name)
+    if not entry.get("structures"):
+        raise WorkflowError(
+            f"config key datasets.{name}: it has no structures, which the network of this target reads; give it structures: or "
+            "name a network of formulas"
+        )
     found = {"table": f"results/data/{name}/table.csv"}
     if kind == "csv":
         found["structures"] = entry["structures"]
     elif kind == "mirror":
-        found["structures"] = f"{config['mirror']}/{entry['mirror_structures']}"
+        found["structures"] = raw(entry["mirror_structures"])
     elif kind == "download":
-        found["structures"] = f"resources/downloads/{matminer_name(name)}.json.gz"
+        found["structures"] = downloaded_file(name)
     return found
 
 

@@ -8,20 +8,22 @@ Makes: results/data/{dataset}/table.csv (id, formula, target, fold), composition
 
 
 localrules:
-    download_dataset,
+    fetch_file,
 
 
-rule download_dataset:
+rule fetch_file:
     output:
-        "resources/downloads/{task}.json.gz",
+        update(f"{RAW}/{{file}}"),
     log:
-        "logs/data/{task}/download.log",
+        "logs/data/fetch/{file}.log",
+    wildcard_constraints:
+        file=names_or_none(RAW_FILES),
     conda:
         "../../envs/data.yaml"
     params:
-        name=lambda w: w.task,
+        source=lambda w: RAW_FILES[w.file],
     script:
-        "../scripts/download_dataset.py"
+        "../scripts/fetch_file.py"
 
 
 rule prepare_dataset:
@@ -37,11 +39,12 @@ rule prepare_dataset:
     conda:
         "../../envs/data.yaml"
     resources:
-        mem_mb=16000,
-        runtime=60,
+        mem_mb=grown(16000),
+        runtime=grown(60),
     params:
         entry=lambda w: data_keys(w.dataset),
         kind=lambda w: source_kind(w.dataset),
+        files=lambda w: listing(config["datasets"][w.dataset].get("csv")),
         unknown_elements=config["unknown_elements"],
         code=fingerprint("prepare_dataset"),
     script:

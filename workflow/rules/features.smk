@@ -15,8 +15,8 @@ rule featurize_magpie:
     conda:
         "../../envs/data.yaml"
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=grown(4000),
+        runtime=grown(30),
     params:
         code=fingerprint("featurize_magpie"),
     script:

@@ -38,8 +38,8 @@ rule finetune:
         "../../envs/torch.yaml"
     threads: 4
     resources:
-        mem_mb=8000,
-        runtime=720,
+        mem_mb=grown(8000),
+        runtime=grown(720),
         gpu=1,
     params:
         encoder=lambda w: config["models"][w.model]["encoder"],
@@ -50,7 +50,7 @@ rule finetune:
             k: v for k, v in recipe_of(w.dataset, w.model).items() if k != "loss"
         },
         resolution=lambda w: resolution_of(w.dataset),
-        inner_fraction=config["inner_fraction"],
+        inner_fraction=lambda w: inner_fraction_of(w.dataset),
         size=subset_size,
         unit=lambda w: config["datasets"][w.dataset]["unit"],
         device=config["device"],
@@ -81,11 +81,12 @@ rule fit_baseline:
         "../../envs/analysis.yaml"
     threads: 8
     resources:
-        mem_mb=16000,
-        runtime=720,
+        mem_mb=grown(16000),
+        runtime=grown(720),
     params:
         estimator=lambda w: config["models"][w.model]["estimator"],
         features=lambda w: config["models"][w.model]["features"],
+        arguments=lambda w: arguments_of(w.model),
         size=subset_size,
         code=fingerprint("fit_baseline"),
     script:

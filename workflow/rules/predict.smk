@@ -18,8 +18,8 @@ rule predict_formulas:
         "../../envs/predict.yaml"
     threads: 4
     resources:
-        mem_mb=8000,
-        runtime=120,
+        mem_mb=grown(8000),
+        runtime=grown(120),
     params:
         formula=lambda w: config["predict"][w.prediction].get("formula", "formula"),
         unknown_elements=config["unknown_elements"],

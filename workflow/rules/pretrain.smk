@@ -28,8 +28,8 @@ rule prepare_corpus:
     conda:
         "../../envs/data.yaml"
     resources:
-        mem_mb=16000,
-        runtime=60,
+        mem_mb=grown(16000),
+        runtime=grown(60),
     params:
         names=lambda w: config["corpora"][w.corpus].get("of", [w.corpus]),
         entry=lambda w: corpus_keys(w.corpus),
@@ -57,8 +57,8 @@ rule pretrain:
         "../../envs/torch.yaml"
     threads: 8
     resources:
-        mem_mb=16000,
-        runtime=1440,
+        mem_mb=grown(16000),
+        runtime=grown(1440),
         gpu=1,
     params:
         encoder=lambda w: strategy(w)["encoder"],
@@ -71,7 +71,6 @@ rule pretrain:
         validation_fraction=config["pretraining_validation"],
         seed=config["pretraining_seed"],
         device=config["device"],
-        state=lambda w: f"results/pretrain/.state/{w.pretraining}-{state_key(w)}",
         code=lambda w: fingerprint("pretrain", strategy(w)["encoder"]),
     script:
         "../scripts/pretrain.py"
@@ -93,8 +92,8 @@ rule probe_crystals:
     conda:
         "../../envs/torch.yaml"
     resources:
-        mem_mb=8000,
-        runtime=120,
+        mem_mb=grown(8000),
+        runtime=grown(120),
     params:
         validation_fraction=config["pretraining_validation"],
         seed=config["pretraining_seed"],
@@ -118,8 +117,8 @@ rule plot_crystals:
     conda:
         "../../envs/analysis.yaml"
     resources:
-        mem_mb=8000,
-        runtime=60,
+        mem_mb=grown(8000),
+        runtime=grown(60),
     params:
         title=lambda w: w.pretraining,
         code=fingerprint("plot_crystals"),
@@ -181,8 +180,8 @@ rule embed_compositions:
     conda:
         "../../envs/torch.yaml"
     resources:
-        mem_mb=8000,
-        runtime=60,
+        mem_mb=grown(8000),
+        runtime=grown(60),
     params:
         code=lambda w: fingerprint("embed_compositions", strategy(w)["encoder"]),
     script:

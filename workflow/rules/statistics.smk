@@ -9,6 +9,7 @@ results/tables/probes.{csv,md}, results/matbench/{model}.json.gz
 rule score_models:
     input:
         predictions=run_files("results/finetune/{dataset}/{model}/predictions.csv"),
+        tables=expand("results/data/{dataset}/table.csv", dataset=UNITS),
     output:
         report("results/scores.csv", caption="../report/scores.rst", category="Tables"),
     log:
@@ -141,10 +142,9 @@ rule probe_encoder:
         "logs/probes/{dataset}/{pretraining}.log",
     conda:
         "../../envs/torch.yaml"
-    threads: 2
     resources:
-        mem_mb=8000,
-        runtime=120,
+        mem_mb=grown(8000),
+        runtime=grown(120),
     params:
         code=lambda w: fingerprint("probe_encoder", strategy(w)["encoder"]),
     script:
@@ -218,7 +218,7 @@ rule tables:
             suffix=["csv", "md"],
         ),
         rules.tabulate_tests.output if PRETRAINED else [],
-        rules.tabulate_probes.output if STRATEGIES else [],
+        rules.tabulate_probes.output if STRATEGIES and PROBED else [],
 
 
 rule matbench:

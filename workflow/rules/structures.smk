@@ -18,12 +18,13 @@ rule connect_structures:
     conda:
         "../../envs/data.yaml"
     resources:
-        mem_mb=8000,
-        runtime=240,
+        mem_mb=grown(8000),
+        runtime=grown(240),
     params:
         source=lambda w: structure_collection(w.table),
         sample=lambda w: config["corpora"].get(w.table, {}).get("sample"),
         sha256=lambda w: structure_hash(w.table),
+        files=lambda w: listing(structure_source(w).get("structures")),
         unknown_elements=lambda w: unknown_elements(w.table),
         code=fingerprint("connect_structures"),
     script:
@@ -41,11 +42,12 @@ rule encode_structures:
     conda:
         "../../envs/data.yaml"
     resources:
-        mem_mb=8000,
-        runtime=240,
+        mem_mb=grown(8000),
+        runtime=grown(240),
     params:
         source=lambda w: structure_collection(w.table),
         sha256=lambda w: structure_hash(w.table),
+        files=lambda w: listing(structure_source(w).get("structures")),
         unknown_elements=lambda w: unknown_elements(w.table),
         code=fingerprint("encode_structures"),
     script:
@@ -65,8 +67,8 @@ rule embed_structures:
         "../../envs/torch.yaml"
     threads: 4
     resources:
-        mem_mb=8000,
-        runtime=240,
+        mem_mb=grown(8000),
+        runtime=grown(240),
         gpu=1,
     params:
         device=config["device"],
@@ -90,8 +92,8 @@ rule group_structures:
     conda:
         "../../envs/data.yaml"
     resources:
-        mem_mb=16000,
-        runtime=60,
+        mem_mb=grown(16000),
+        runtime=grown(60),
     params:
         sha256=lambda w: corpus_hash(w.corpus),
         unknown_elements=lambda w: unknown_elements(w.corpus),

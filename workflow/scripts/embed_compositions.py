@@ -15,5 +15,5 @@ if __name__ == "__main__":
         network = importlib.import_module(f"matpretrain.{record['encoder']}")
         features = embed(encoder, network.Inputs.read(snakemake.input.compositions))
         say(f"{features.shape[0]} rows, {features.shape[1]} features, encoder trained on {record['corpus']}")
-        with atomic_path(snakemake.output[0]) as temporary:
+        with atomic_path(snakemake.output[0], size=features.nbytes) as temporary:
             np.save(temporary, features)

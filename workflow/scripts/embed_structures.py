@@ -45,5 +45,6 @@ if __name__ == "__main__":
                 device=device,
                 say=say,
             )
+        say.note(device=describe(device))
         with atomic_path(snakemake.output[0]) as temporary:
             np.savez(temporary, id=identity, embedding=embedding)

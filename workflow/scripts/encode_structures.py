@@ -35,7 +35,7 @@ def encode_structures(path, source, expected_hash, unknown_elements, neighbours_
         (crystals.arrays(), neighbours_path),
         (compositions_of(crystals.number, crystals.offset).arrays(), compositions_path),
     ):
-        with atomic_path(target) as temporary:
+        with atomic_path(target, size=sum(array.nbytes for array in arrays.values())) as temporary:
             np.savez(temporary, **arrays)
 
 

@@ -16,5 +16,5 @@ if __name__ == "__main__":
         started = time.perf_counter()
         features = magpie_features(compositions)
         say(f"{len(features)} fingerprints in {time.perf_counter() - started:.1f} s")
-        with atomic_path(snakemake.output.features) as temporary:
+        with atomic_path(snakemake.output.features, size=features.nbytes) as temporary:
             np.save(temporary, features)

@@ -21,13 +21,14 @@ def read_vectors(path, expected_hash, unknown_elements, say):
         with np.load(path) as arrays:
             table = pd.DataFrame({"id": arrays["id"].astype(str), "formula": arrays["composition"].astype(str)})
             embedding = arrays["embedding"].astype(np.float32)
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, EOFError, KeyError, ValueError):
+        raise DataError(f"{path}: not an .npz with arrays id, composition and embedding; correct or replace it") from None
+    if embedding.ndim != 2 or len(embedding) != len(table):
+        raise DataError(f"{path}: embedding must be an array [{len(table)}, n], it is {embedding.shape}; replace the file")
+    bad = np.flatnonzero(~np.isfinite(embedding).all(1))
+    if len(bad):
         raise DataError(
-            f"{path}: not an .npz with arrays id, composition and embedding ({error}); correct or replace it"
-        ) from None
-    if embedding.ndim != 2 or len(embedding) != len(table) or not np.isfinite(embedding).all():
-        raise DataError(
-            f"{path}: embedding must be a finite array [{len(table)}, n], it is {embedding.shape}; replace the file"
+            f"{path}: row {bad[0] + 1} (id {table['id'][bad[0]]}): embedding is not finite; remove it or replace the file"
         )
     kept, compositions = encode_known(table, path, unknown_elements, say)
     return compositions, embedding[table["id"].isin(kept["id"]).to_numpy()]

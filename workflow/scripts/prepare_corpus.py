@@ -33,6 +33,9 @@ def merge(sources, removed):
     Returns:
         Compositions, and a data frame with one row per source: formulas, distinct ones, those that earlier sources
         hold, those removed, those added.
+
+    Raises:
+        DataError: fewer than two compositions are left, one to train on and one to validate.
     """
     seen, kept, counts = set(), [], []
     for name, compositions in sources.items():
@@ -45,8 +48,13 @@ def merge(sources, removed):
         kept.append(take(compositions, np.array(allowed, np.int64)))
         seen.update(first)
         counts.append((name, len(keys), len(first), len(first) - len(new), len(new) - len(allowed), len(allowed)))
+    merged = concatenate(kept)
+    if len(merged) < 2:
+        raise DataError(
+            f"{', '.join(sources)}: {len(merged)} distinct compositions are left, a corpus needs at least 2; name other sources"
+        )
     columns = ["source", "formulas", "distinct", "in_earlier_sources", "removed", "added"]
-    return concatenate(kept), pd.DataFrame(counts, columns=columns)
+    return merged, pd.DataFrame(counts, columns=columns)
 
 
 if __name__ == "__main__":
@@ -60,8 +68,6 @@ if __name__ == "__main__":
         for path in snakemake.input.without:
             removed.update(formula_keys(read_source(path, say)))
         compositions, counts = merge(sources, removed)
-        if not len(compositions):
-            raise DataError(f"corpus {snakemake.wildcards.corpus}: no composition is left; name other sources in the registry")
         for row in counts.itertuples(index=False):
             say(", ".join(f"{k} {v}" for k, v in row._asdict().items()))
         say(f"{len(compositions)} distinct compositions")

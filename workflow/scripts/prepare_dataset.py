@@ -1,31 +1,50 @@
 """Any source -> table.csv (id, formula, target, fold, where it has structures also structure) and compositions.npz, validated."""
 
+from pathlib import Path
+
 import numpy as np
 
-from matpretrain.composition import distinct_numbers
-from matpretrain.data import check_count, check_targets, encode_known, log10_targets, read_table, with_folds, with_structure
+from matpretrain.composition import distinct_numbers, take
+from matpretrain.data import (
+    check_count,
+    check_spread,
+    check_targets,
+    encode_known,
+    log10_targets,
+    one_per_composition,
+    read_split,
+    read_table,
+    with_folds,
+    with_structure,
+)
 from matpretrain.files import atomic_path, check_hash, write_csv
 from matpretrain.graphs import KNOWN
 from matpretrain.jobs import job
-from matpretrain.sources import read_download, read_embedded
+from matpretrain.sources import read_download, read_embedded, registered
+
+NAMED = 20  # dropped rows whose ids are printed
 
 
 def read(name, entry, path, kind):
     """Table (id, formula, target) of a registry entry; kind is csv, mirror, download or embedded.
 
     Where the entry has structures also the column structure, which names that of the row: in a mirror the name that the
-    file gives ("" for none), else the id of the row.
+    file gives ("" for none), else the id of the row; a folder has a column fold, its own split.
     """
+    official = entry.get("matbench", entry.get("matminer"))
     expected = entry.get({"csv": "sha256", "mirror": "mirror_sha256"}.get(kind))
+    if kind == "download":
+        expected = registered(official)["hash"]
     if expected:
         check_hash(path, expected)
     if kind == "mirror":
         target = "target" if "matbench" in entry else entry["target"]
         return read_table(path, target, structure="structure_id" if entry.get("structures") else None)
     if kind == "csv":
-        table = read_table(path, entry["target"], entry.get("formula", "formula"), entry.get("id"))
+        read_any = read_split if Path(path).is_dir() else read_table
+        table = read_any(path, entry["target"], entry.get("formula", "formula"), entry.get("id"))
     elif kind == "download":
-        table = check_targets(read_download(entry.get("matbench", entry.get("matminer")), path, entry["target"]), path)
+        table = check_targets(read_download(official, path, entry["target"]), path)
     else:
         table = check_targets(read_embedded(entry["embedded"]), f"embedded dataset {entry['embedded']}")
     return table.assign(structure=table["id"]) if entry.get("structures") else table
@@ -36,23 +55,28 @@ def prepare_dataset(name, entry, path, kind, unknown_elements, table_path, compo
     where = path or f"dataset {name}"
     table = read(name, entry, path, kind)
     n_read, among, expected = len(table), True, entry.get("n_samples")
-    grouped = entry.get("split") == "group_by_formula"
+    grouped, keep = entry.get("split") == "group_by_formula", entry.get("one_per_composition")
     check_count(table, where, entry.get("mirror_samples", expected) if kind == "mirror" else expected)
-    if not grouped:
-        table = with_folds(
-            table, where, entry
-        )  # of all rows: where some are dropped, the others stay in their (official) folds
+    check_spread(table, where, entry["target"])
+    late = grouped or keep
+    if "fold" not in table and not late:  # of all rows: where some are dropped, the others stay in their (official) folds
+        table = with_folds(table, where, entry)
     if entry.get("log10"):
         table = log10_targets(table, where)
     if "structure" in table:
         among = KNOWN
         table, without = with_structure(table, where, entry.get("missing_structures"))
         if without:
-            say(f"dropped {len(without)} rows without a structure: {', '.join(without)}")
+            more = ", ..." if len(without) > NAMED else ""
+            say(f"dropped {len(without)} rows without a structure: {', '.join(without[:NAMED])}{more}")
     table, compositions = encode_known(table, where, unknown_elements, say, among)
     number = distinct_numbers(compositions)
-    if grouped:
-        table = with_folds(table, where, entry, number)
+    if keep:
+        rows = one_per_composition(number, table["target"].to_numpy(), keep)
+        table, compositions, number = table.iloc[rows].reset_index(drop=True), take(compositions, rows), number[rows]
+        say(f"one row per composition, that of the {keep} target")
+    if "fold" not in table:
+        table = with_folds(table, where, entry, number if grouped else None)
     say(
         f"{len(table)} rows, {len(np.unique(number))} distinct compositions, {n_read - len(table)} dropped, from {where} ({kind})"
     )

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 
 from matpretrain.composition import distinct_numbers
-from matpretrain.data import check_count, encode_known, with_folds
-from matpretrain.files import DataError, atomic_path, check_hash, write_csv
+from matpretrain.data import check_columns, check_count, encode_known, read_rows, with_folds
+from matpretrain.files import DataError, atomic_path, check_hash, place, write_csv
 from matpretrain.jobs import job
 from matpretrain.sources import SPECTRA
 from matpretrain.spectra import PARTS, energy_grid, spectra_of
@@ -19,17 +19,21 @@ def read(entry, path):
         return SPECTRA[entry["embedded"]]()
     if "sha256" in entry:
         check_hash(path, entry["sha256"])
-    try:
-        table = pd.read_csv(path, keep_default_na=False, dtype={"id": str, "formula": str})
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: not a readable CSV ({str(error).strip()}); correct or replace the file") from None
+    table = read_rows(path)
     needed = ["id", "formula", "energy", *PARTS]
-    missing = [column for column in needed if column not in table]
-    if missing:
-        raise DataError(f"{path}: no column {missing[0]!r}; a table of spectra has {', '.join(needed)}")
-    if table.empty:
-        raise DataError(f"{path}: no rows below the header; it needs one row per material and energy")
-    return table[needed + [OPTIONAL] * (OPTIONAL in table)]
+    remedy = f"a table of spectra has {', '.join(needed)}"
+    needed += [OPTIONAL] * (OPTIONAL in table)
+    check_columns(table, path, needed, remedy)
+    table = table[needed].apply(lambda column: column.str.strip())
+    if OPTIONAL not in table:
+        return table
+    hull = pd.to_numeric(table[OPTIONAL], errors="coerce")
+    bad = np.flatnonzero(hull.isna() & (table[OPTIONAL] != ""))
+    if len(bad):
+        raise DataError(
+            f"{place(table, path, bad)}: {OPTIONAL} is no number; correct it, or leave it empty where it is unknown"
+        )
+    return table.assign(**{OPTIONAL: hull})
 
 
 def prepare_spectra(name, entry, path, unknown_elements, outputs, say):

@@ -4,12 +4,18 @@ A set of compositions is stored without padding: node k is one distinct element 
 owns the nodes offset[b]:offset[b + 1], in the order in which the formula names its elements.
 """
 
+import re
 from dataclasses import dataclass
 from math import isfinite
 
 import numpy as np
 
 N_ELEMENTS = 118
+MISREAD = re.compile(  # what pymatgen would take for something else, in silence
+    r"(?P<hydrate>[.*·•]\d[\d.]*[HD]2O$)"  # CuSO4.5H2O: it reads O5.5
+    r"|(?P<sign>[^A-Za-z0-9.()\[\]{} +-])"  # Y3N@C80: it skips the @
+    r"|(?<=[A-Za-z)\]}])(?<!\d[eE])(?P<nothing>0+\.?0*|\.0+)(?![\d.eE])"  # Fe0O: it leaves Fe out
+)
 
 
 @dataclass(frozen=True)
@@ -41,7 +47,9 @@ class Compositions:
 
     @property
     def fraction(self):
-        """[M] atomic fraction of each node, summing to one within a composition."""
+        """[M] atomic fraction of each node, summing to one within a composition. Raises ValueError where one has no elements."""
+        if (self.count == 0).any():
+            raise ValueError(f"composition {np.flatnonzero(self.count == 0)[0]} has no elements; parse_formulas says why")
         return self.amount / np.add.reduceat(self.amount, self.offset[:-1])[self.row]
 
     def arrays(self):
@@ -55,10 +63,14 @@ def parse_formula(formula):
     "NaN" is sodium nitride; parentheses, fractions and scientific notation are understood.
 
     Raises:
-        ValueError: the text is not a formula, names a dummy species or a charged one, or has no atoms.
+        ValueError: the text is not a formula, could be misread (MISREAD), names a dummy species or a charged one, or has no
+            atoms.
     """
     from pymatgen.core import Composition, Element
 
+    misread = MISREAD.search(formula)
+    if misread:
+        raise ValueError(f"{formula!r} {_why(misread)}")
     try:
         composition = Composition(formula)
     except Exception as error:  # pymatgen raises several types for bad text
@@ -66,11 +78,21 @@ def parse_formula(formula):
     merged = {}
     for species, amount in composition.items():
         if not isinstance(species, Element):
-            raise ValueError(f"{formula!r} contains {species}, which is not an element")
+            raise ValueError(f"{formula!r} contains {species.symbol}, which is not an element")
         merged[species.Z] = merged.get(species.Z, 0.0) + amount
     if not merged or not all(isfinite(a) and a > 0 for a in merged.values()):
         raise ValueError(f"{formula!r} holds no atoms")
     return tuple(merged), tuple(merged.values())
+
+
+def _why(misread):
+    """What is wrong with a formula, from a match of MISREAD."""
+    found = misread[0]
+    if misread.lastgroup == "hydrate":
+        return f"ends in {found!r}: write water of crystallisation in parentheses, as in CuSO4(H2O)5"
+    if misread.lastgroup == "nothing":
+        return f"has an amount of zero ({found!r}): leave the element out"
+    return f"is not a chemical formula: it holds {found!r}"
 
 
 def parse_formulas(formulas):

@@ -81,9 +81,10 @@ def lattice_matrix(parameters):
 
 
 def read_structures(path):
-    """Yield the structures of a .jsonl or .jsonl.gz file, or of a folder of .cif files (their id is the file stem).
+    """Yield the structures of a .jsonl or .jsonl.gz file, of a folder of .cif files (their id is the file stem), or of a .csv
+    file, or a folder of them, with columns id (or ID) and cif.
 
-    A line of the file is an object with id, lattice (a, b, c, alpha, beta, gamma), species and frac_coords.
+    A line of a .jsonl file is an object with id, lattice (a, b, c, alpha, beta, gamma), species and frac_coords.
 
     Raises:
         DataError: unreadable or empty file or folder, or a bad entry, named by its line and id.
@@ -91,7 +92,13 @@ def read_structures(path):
     path = Path(path)
     if not path.exists():
         raise DataError(f"{path}: no such file or folder; correct the path")
-    entries = _cif_folder(path) if path.is_dir() else _json_lines(path)
+    inside = {end: sorted(path.glob(f"*.{end}")) for end in ("cif", "csv")}
+    if inside["cif"]:
+        entries = _parse_cifs((str(file), file.stem, file) for file in inside["cif"])
+    elif inside["csv"] or path.suffix == ".csv":
+        entries = _parse_cifs(entry for table in inside["csv"] or [path] for entry in _cif_column(table))
+    else:
+        entries = [] if path.is_dir() else _json_lines(path)
     places = {}
     for place, structure in entries:
         if structure[0] in places:
@@ -99,7 +106,7 @@ def read_structures(path):
         places[structure[0]] = place
         yield structure
     if not places:
-        raise DataError(f"{path}: no structures; it needs one object per line, or files ending in .cif")
+        raise DataError(f"{path}: no structures; it needs one object per line, files ending in .cif, or a column cif")
 
 
 def _json_lines(path):
@@ -146,16 +153,31 @@ def _structure(entry):
     return str(entry["id"]), lattice_matrix(entry["lattice"]), np.array([table[s] for s in species], np.uint8), frac
 
 
-def _cif_folder(path):
-    """Yield (place, structure) of every .cif file of a folder, in the order of their names."""
+def _cif_column(path):
+    """Yield (place, id, CIF text) of every row of a CSV."""
+    import pandas as pd
+
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, usecols=lambda name: name in ("id", "ID", "cif"))
+        ids = table["id" if "id" in table else "ID"]
+        yield from ((f"{path}: id {i}", i, text) for i, text in zip(ids, table["cif"], strict=True))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: not a readable CSV ({str(error).strip()}); correct or replace the file") from None
+    except KeyError as error:
+        raise DataError(f"{path}: no column {error}; structures of a CSV are in its columns id (or ID) and cif") from None
+
+
+def _parse_cifs(entries):
+    """Yield (place, structure) of entries (place, id, CIF file or text)."""
     from pymatgen.io.cif import CifParser
 
     table = _atomic_numbers()
-    for file in sorted(path.glob("*.cif")):
+    for place, identity, cif in entries:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # rounding of coordinates, missing labels
-                structure = CifParser(file).parse_structures(primitive=False)[0]
+                parser = CifParser(cif) if isinstance(cif, Path) else CifParser.from_str(cif)
+                structure = parser.parse_structures(primitive=False)[0]
             if not structure.is_ordered:
                 raise ValueError("sites with partial occupancy")
             symbols = [getattr(site.specie, "element", site.specie).symbol for site in structure]  # without charges
@@ -164,11 +186,9 @@ def _cif_folder(path):
                 raise ValueError(f"{unknown[0]!r} is not an element")
         except Exception as error:  # pymatgen raises many types for bad files
             reason = " ".join(str(error).split())
-            raise DataError(f"{file}: not a readable CIF ({reason}); correct or remove the file") from None
-        yield (
-            str(file),
-            (file.stem, structure.lattice.matrix, np.array([table[s] for s in symbols], np.uint8), structure.frac_coords),
-        )
+            raise DataError(f"{place}: not a readable CIF ({reason}); correct or remove it") from None
+        number = np.array([table[s] for s in symbols], np.uint8)
+        yield place, (identity, structure.lattice.matrix, number, structure.frac_coords)
 
 
 @cache

@@ -4,18 +4,70 @@ Every table becomes the same three columns (id, formula, target), whatever its s
 `DataError` with one line that names the file, the row or key, and the remedy.
 """
 
-import warnings
+import lzma
+import re
+import tarfile
+import zipfile
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from matpretrain.files import DataError
-from matpretrain.splits import MATBENCH_SEED, outer_folds
+from matpretrain.files import DataError, place
+from matpretrain.splits import MATBENCH_SEED, NEVER_TESTED, outer_folds
+
+# What pandas raises for a file that is not what its name says; ImportError: it cannot unpack .zst without a further package.
+UNREADABLE = (ValueError, OSError, EOFError, ImportError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError)
+GIVEN = {"train.csv": NEVER_TESTED, "val.csv": NEVER_TESTED, "test.csv": 0}  # files of a split that comes with the data: fold
+
+
+def read_rows(path):
+    """Read a CSV (also compressed) as text: a data frame whose index `line` says where each row, blank ones left out, stands.
+
+    Blanks around the names of columns are taken off.
+
+    Raises:
+        DataError: unreadable or empty file, rows with more cells than the header, or no row.
+    """
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=False, header=None)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; correct the path") from None
+    except pd.errors.EmptyDataError:
+        raise DataError(f"{path}: the file is empty; it needs a header line and one row per composition") from None
+    except UNREADABLE as error:
+        longer = re.search(r"line (\d+), saw (\d+)", str(error))
+        if longer:
+            line, cells = longer.groups()
+            raise DataError(
+                f"{path}: line {line} has {cells} cells, more cells than the header; separate columns by commas, quote cells that hold one"
+            ) from None
+        raise DataError(f"{path}: not a readable CSV ({' '.join(str(error).split())}); correct or replace the file") from None
+    table.columns = table.iloc[0].str.strip().tolist()
+    table.index = pd.RangeIndex(1, len(table) + 1, name="line")
+    table = table.iloc[1:]
+    table = table[(table.fillna("") != "").any(axis=1)]  # blank lines
+    if table.empty:
+        raise DataError(f"{path}: no rows below the header; it needs one row per composition")
+    return table
+
+
+def check_columns(table, path, names, remedy="name the right column in the registry"):
+    """Raise DataError unless each of the names is that of one column of `read_rows`."""
+    columns = list(table.columns)
+    for name in names:
+        if columns.count(name) > 1:
+            raise DataError(f"{path}: {columns.count(name)} columns {name!r}; rename or remove one")
+        if name not in columns:
+            other = len(columns) == 1 and re.search(r"[;\t|]", columns[0])
+            if other:
+                remedy = f"separate columns by commas, not by {other[0]!r}"
+            raise DataError(f"{path}: no column {name!r} (it has {', '.join(columns).expandtabs(1)}); {remedy}")
 
 
 def read_table(path, target=None, formula="formula", id_column=None, structure=None):
-    """Read a CSV (also gzipped) into columns id, formula and, where they are named, target and structure.
+    """Read a CSV (also compressed) into columns id, formula and, where they are named, target and structure.
 
     Args:
         path: CSV file with a header line.
@@ -25,38 +77,41 @@ def read_table(path, target=None, formula="formula", id_column=None, structure=N
         structure: name of the column that names the structure of a row.
 
     Raises:
-        DataError: unreadable or empty file, missing column, missing, infinite or non-numeric target, duplicate id.
+        DataError: unreadable or empty file, missing or doubled column, missing, infinite or non-numeric target, duplicate id.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)  # rows with more cells than the header
-            table = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=False, index_col=False)
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; correct the path") from None
-    except pd.errors.EmptyDataError:
-        raise DataError(f"{path}: the file is empty; it needs a header line and one row per composition") from None
-    except pd.errors.ParserWarning:
-        raise DataError(f"{path}: rows have more cells than the header; quote cells that hold a comma") from None
-    except (pd.errors.ParserError, UnicodeDecodeError, OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: not a readable CSV ({str(error).strip()}); correct or replace the file") from None
-    table.index = pd.RangeIndex(2, len(table) + 2, name="line")
-    table = table[(table.fillna("") != "").any(axis=1)]  # blank lines
-    for column in (formula, target, id_column, structure):
-        if column and column not in table.columns:
-            raise DataError(
-                f"{path}: no column {column!r} (it has {', '.join(table.columns)}); name the right column in the registry"
-            )
-    if table.empty:
-        raise DataError(f"{path}: no rows below the header; it needs one row per composition")
-    id_column = id_column or "id"
-    ids = table[id_column] if id_column in table.columns else [f"row-{i + 1}" for i in range(len(table))]
-    columns = {"id": ids, "formula": table[formula].str.strip()}
-    if structure:
-        columns["structure"] = table[structure].str.strip()
-    if target is None:
-        return check_ids(pd.DataFrame(columns, index=table.index), path)
-    columns["target"] = table[target].str.strip()
-    return check_targets(pd.DataFrame(columns, index=table.index), path, target)
+    table = read_rows(path)
+    if not id_column and "id" in table.columns:
+        id_column = "id"
+    names = {"id": id_column, "formula": formula, "structure": structure, "target": target}
+    names = {name: column for name, column in names.items() if column}
+    check_columns(table, path, names.values())
+    found = pd.DataFrame({name: table[column].str.strip() for name, column in names.items()}, index=table.index)
+    if not id_column:
+        found.insert(0, "id", [f"row-{i + 1}" for i in range(len(table))])
+    return check_targets(found, path, target) if target else check_ids(found, path)
+
+
+def read_split(folder, *arguments, **options):
+    """`read_table` of train.csv, test.csv and, where it is there, val.csv of a folder, with the column fold of that split:
+    0 for test.csv, the others only train.
+
+    Raises:
+        DataError: as `read_table`, or an id that is in two of the files.
+    """
+    parts = {}
+    for name, fold in GIVEN.items():
+        path = Path(folder) / name
+        if name == "val.csv" and not path.exists():
+            continue
+        parts[name] = read_table(path, *arguments, **options).assign(fold=fold)
+        for other in list(parts)[:-1]:
+            both = parts[name]["id"][parts[name]["id"].isin(parts[other]["id"])]
+            if len(both):
+                more = f" (and {len(both) - 1} more rows)" if len(both) > 1 else ""
+                raise DataError(
+                    f"{path}: line {both.index[0]} (id {both.iloc[0]}){more}: this id is also in {other}; make ids unique"
+                )
+    return pd.concat(parts.values())
 
 
 def check_targets(table, path, target="target"):
@@ -69,8 +124,16 @@ def check_targets(table, path, target="target"):
     bad = np.flatnonzero(~np.isfinite(value))
     if len(bad):
         found = table["target"].iloc[bad[0]]
-        raise DataError(f"{_place(table, path, bad)}: {target} is {found!r}, not a finite number; correct or remove the row")
+        raise DataError(f"{place(table, path, bad)}: {target} is {found!r}, not a finite number; correct or remove the row")
     return check_ids(table, path).assign(target=value)
+
+
+def check_spread(table, path, target="target"):
+    """Raise DataError where all targets are equal."""
+    if len(table) > 1 and table["target"].nunique() == 1:
+        raise DataError(
+            f"{path}: {target} is {table['target'].iloc[0]:g} in all rows, nothing can be learned; name another column"
+        )
 
 
 def log10_targets(table, path):
@@ -82,7 +145,7 @@ def log10_targets(table, path):
     bad = np.flatnonzero(table["target"].to_numpy() <= 0)
     if len(bad):
         raise DataError(
-            f"{_place(table, path, bad)}: target {table['target'].iloc[bad[0]]:g} has no logarithm; remove the row or log10: true"
+            f"{place(table, path, bad)}: target {table['target'].iloc[bad[0]]:g} has no logarithm; remove the row or log10: true"
         )
     return table.assign(target=np.log10(table["target"]))
 
@@ -95,8 +158,24 @@ def with_structure(table, path, missing):
     """
     without = np.flatnonzero(table["structure"] == "")
     if len(without) and missing != "drop":
-        raise DataError(f"{_place(table, path, without)}: no structure; name one or set missing_structures: drop")
+        raise DataError(f"{place(table, path, without)}: no structure; name one or set missing_structures: drop")
     return table[table["structure"] != ""], table["id"].iloc[without].tolist()
+
+
+def one_per_composition(number, target, keep):
+    """Positions, sorted, of the row that stands for each composition: that of the lowest or of the median target.
+
+    The median of an even number of rows is the lower one of the middle two, so that it is the value of a row; of equal
+    targets the first row stays.
+
+    Args:
+        number: [n] composition of each row.
+        target: [n].
+        keep: "lowest" or "median".
+    """
+    order = np.lexsort((target, number))
+    _, first, count = np.unique(number[order], return_index=True, return_counts=True)
+    return np.sort(order[first + {"lowest": 0 * count, "median": (count - 1) // 2}[keep]])
 
 
 def with_folds(table, where, entry, groups=None):
@@ -125,10 +204,10 @@ def check_ids(table, path):
     """
     empty = np.flatnonzero(table["id"].astype(str).str.strip() == "")
     if len(empty):
-        raise DataError(f"{_place(table, path, empty)}: the id is empty; fill it in or remove the id column")
+        raise DataError(f"{place(table, path, empty)}: the id is empty; fill it in or remove the id column")
     twice = np.flatnonzero(table["id"].duplicated())
     if len(twice):
-        raise DataError(f"{_place(table, path, twice)}: this id appears a second time; make ids unique")
+        raise DataError(f"{place(table, path, twice)}: this id appears a second time; make ids unique")
     return table
 
 
@@ -154,7 +233,7 @@ def encode(table, path, known, unknown_elements="error"):
     compositions, problems = parse_formulas(table["formula"].tolist())
     if problems:
         rows = sorted(problems)
-        raise DataError(f"{_place(table, path, rows)}: {problems[rows[0]]}; correct or remove the row")
+        raise DataError(f"{place(table, path, rows)}: {problems[rows[0]]}; correct or remove the row")
     node_unknown = ~known[compositions.number]
     rows = np.unique(compositions.row[node_unknown])
     if not len(rows):
@@ -164,7 +243,7 @@ def encode(table, path, known, unknown_elements="error"):
         elements[row].add(Element.from_Z(int(z)).symbol)
     if unknown_elements != "drop":
         raise DataError(
-            f"{_place(table, path, rows)}: no element vector for {', '.join(sorted(elements[rows[0]]))} in "
+            f"{place(table, path, rows)}: no element vector for {', '.join(sorted(elements[rows[0]]))} in "
             f"{table['formula'].iloc[rows[0]]!r}; remove the row or set unknown_elements: drop"
         )
     dropped = [f"{table['id'].iloc[r]} {table['formula'].iloc[r]} ({', '.join(sorted(elements[r]))})" for r in rows]
@@ -193,11 +272,3 @@ def check_count(table, path, expected):
         raise DataError(
             f"{path}: {len(table)} rows, the registry says n_samples: {expected}; fetch the file again or correct it"
         )
-
-
-def _place(table, path, rows):
-    """Where the first of the offending row positions is: file, line (or row, where there are no lines), id, how many more."""
-    first = rows[0]
-    where = f"line {table.index[first]}" if table.index.name == "line" else f"row {first + 1}"
-    more = f" (and {len(rows) - 1} more rows)" if len(rows) > 1 else ""
-    return f"{path}: {where} (id {table['id'].iloc[first]}){more}"

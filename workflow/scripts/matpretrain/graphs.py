@@ -102,8 +102,9 @@ def densities(graphs):
 
 def save_graphs(graphs, path):
     """Write Graphs to one file, atomically."""
-    with atomic_path(path) as temporary:
-        save_file({name: np.ascontiguousarray(getattr(graphs, name)) for name in NAMES}, temporary)
+    arrays = {name: np.ascontiguousarray(getattr(graphs, name)) for name in NAMES}
+    with atomic_path(path, size=sum(array.nbytes for array in arrays.values())) as temporary:
+        save_file(arrays, temporary)
 
 
 def open_graphs(path, device=None):

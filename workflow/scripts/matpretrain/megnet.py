@@ -24,6 +24,7 @@ SIZES = {  # hidden_layer_sizes of input, conv and output
     "large": ((128, 64), (128, 128, 64), (64, 32)),
 }
 READS = ("graphs",)  # what Inputs and Model are made from
+TASKS = ("denoising",)  # what Encoder can be pretrained by
 EQUAL = 1e-4  # angstrom; a graph whose edge lengths vary less than this has one edge length
 
 

@@ -20,6 +20,7 @@ WIDTH, HEADS, HIDDEN = 64, 3, 256
 TRUNK, HEAD = (1024, 512), (128, 64)
 REPRESENTATION = 256
 READS = ("compositions", "elements")  # what Inputs and Model are made from
+TASKS = ("barlow_twins", "magpie", "structure")  # what Encoder can be pretrained by
 MASKED = -1  # an element hidden from the encoder: its vector is zero, its weight and its edges stay
 
 

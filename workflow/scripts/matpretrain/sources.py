@@ -6,16 +6,19 @@ import tarfile
 import time
 import zlib
 from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import requests
 
-from matpretrain.crystal import read_structures
+from matpretrain.composition import element_fractions, parse_formulas
+from matpretrain.crystal import compositions_of, read_structures
 from matpretrain.files import DataError, HashError, atomic_path, check_hash
 from matpretrain.graphs import KNOWN
 from matpretrain.spectra import GAP
 
+SAME = 0.01  # atomic fractions of a formula and of its structure that differ by less are equal: formulas are rounded
 TRIES = 4
 EV_MICROMETRE = 1.239841984  # photon energy in eV times wavelength in micrometres
 OPTICAL_RANGE, OPTICAL_LEAST = (0.5, 12.4), 1.0  # eV
@@ -29,18 +32,56 @@ def matbench_row_ids(name, n_rows):
     return [f"{prefix}-{i:0{len(str(n_rows))}d}" for i in range(1, n_rows + 1)]
 
 
-def download(name, path):
-    """Download a matminer dataset: address and hash from matminer's registry, retried, checked, renamed into place.
+def fetch(path, say, dataset=None, sha256=None, instead=""):
+    """See that a raw file is there and the right one: what is missing or damaged is downloaded where a loader offers it.
+
+    Args:
+        path: the file.
+        dataset: name of the matminer dataset whose file it is, with its address and hash; None where no loader offers it.
+        sha256: hash that the file of no loader must have, or None.
+        instead: what the user may do instead of providing the file of no loader.
 
     Raises:
-        DataError: unknown dataset, host unreachable or silent, or wrong hash after all tries.
+        DataError: the file is missing or damaged and cannot be downloaded.
+    """
+    expected = registered(dataset)["hash"] if dataset else sha256
+    if Path(path).is_file():
+        try:
+            if expected:
+                check_hash(path, expected)
+            say(f"{path}: {'verified' if expected else 'there; no hash is known'}")
+            return
+        except HashError:
+            if not dataset:
+                raise
+    if not dataset:
+        which = f" (sha256 {sha256})" if sha256 else ""
+        raise DataError(f"{path}: no loader offers this file{which}; put it there{instead and f', or {instead}'}")
+    say(f"downloading {dataset}")
+    download(dataset, path)
+
+
+def registered(name):
+    """Address (url) and hash of a dataset in matminer's registry.
+
+    Raises:
+        DataError: it is not there.
     """
     from matminer.datasets.utils import _load_dataset_dict
 
     registry = _load_dataset_dict()
     if name not in registry:
         raise DataError(f"{name}: not a matminer dataset; see matminer.datasets.get_available_datasets()")
-    url, expected = registry[name]["url"], registry[name]["hash"]
+    return registry[name]
+
+
+def download(name, path):
+    """Download a matminer dataset: address and hash from matminer's registry, retried, checked, renamed into place.
+
+    Raises:
+        DataError: unknown dataset, host unreachable or silent, or wrong hash after all tries.
+    """
+    url, expected = registered(name)["url"], registered(name)["hash"]
     for attempt in range(1, TRIES + 1):
         try:
             with atomic_path(path) as temporary:
@@ -49,9 +90,11 @@ def download(name, path):
             return
         except (requests.RequestException, HashError) as error:
             if attempt == TRIES:
+                another = isinstance(error, HashError)
+                reason = "what came is cut off or another file: its hash is wrong" if another else str(error)[:160]
                 raise DataError(
-                    f"{name}: {url} could not be downloaded in {TRIES} tries ({str(error)[:160]}); "
-                    "check the network or proxy, or set mirror: DIR to a folder that holds the tables"
+                    f"{name}: {url} could not be downloaded in {TRIES} tries ({reason}); "
+                    "check the network or proxy, or fill a folder elsewhere (make mirror DIR=...) and set mirror: DIR"
                 ) from None
             time.sleep(WAIT * 2 ** (attempt - 1))
 
@@ -113,7 +156,8 @@ def _downloaded(name, path, wanted, alternatives):
         identity = None if official else next(c for c in ("material_id", "mpid", "jid") if c in names)
         ids = matbench_row_ids(name, len(data)) if official else [row[names.index(identity)] for row in data]
     except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, StopIteration) as error:
-        raise DataError(f"{path}: not the matminer file of {name} ({error}); delete it and run again") from None
+        reason = str(error) or "a column is missing"
+        raise DataError(f"{path}: not the matminer file of {name} ({reason}); delete it and run again") from None
     return ids, values
 
 
@@ -232,12 +276,14 @@ def open_structures(path, source, expected_hash, rows=None):
     Args:
         path: file or folder of structures, None for embedded ones.
         source: name of the embedded structures, or of the matminer dataset whose download `path` is; None for others.
-        expected_hash: SHA-256 that the file must have, or None.
-        rows: data frame id, structure of a dataset, whose rows get a structure each; None for all structures.
+        expected_hash: SHA-256 that a file that was not downloaded must have, or None.
+        rows: data frame id, formula, structure of a dataset, whose rows get a structure each; None for all structures.
 
     Raises:
-        DataError: wrong hash, or a row whose structure is not there.
+        DataError: wrong hash, or a row whose structure is not there or is of another composition.
     """
+    if path and source:
+        expected_hash = registered(source)["hash"]
     if expected_hash:
         check_hash(path, expected_hash)
     where = path or f"embedded structures {source}"
@@ -251,8 +297,11 @@ def open_structures(path, source, expected_hash, rows=None):
 def of_rows(structures, table, where):
     """The structures that the rows of a dataset name, in their order, under the ids of the rows.
 
+    Args:
+        table: data frame id, formula, structure.
+
     Raises:
-        DataError: naming the first row whose structure is not there.
+        DataError: naming the first row whose structure is not there, or has other atomic fractions than its formula.
     """
     wanted = set(table["structure"])
     found = {structure[0]: structure for structure in structures if structure[0] in wanted}
@@ -262,4 +311,15 @@ def of_rows(structures, table, where):
         raise DataError(
             f"{where}: no structure {first['structure']}, which row {first['id']} of the dataset names{more}; add it or remove the row"
         )
-    return [(row, *found[name][1:]) for row, name in zip(table["id"], table["structure"], strict=True)]
+    chosen = [(row, *found[name][1:]) for row, name in zip(table["id"], table["structure"], strict=True)]
+    numbers = [number for _, _, number, _ in chosen]
+    offset = np.cumsum([0, *map(len, numbers)])
+    held, (named, _) = compositions_of(np.concatenate(numbers), offset), parse_formulas(table["formula"])
+    other = np.flatnonzero((np.abs(element_fractions(held) - element_fractions(named)) > SAME).any(1))
+    if len(other):
+        first, more = table.iloc[other[0]], f" (and {len(other) - 1} more rows)" if len(other) > 1 else ""
+        raise DataError(
+            f"{where}: structure {first['structure']} is no {first['formula']}, the formula of row {first['id']} of the dataset{more}; "
+            "correct one of them"
+        )
+    return chosen

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from matpretrain.files import DataError
+
 MATBENCH_SEED = 18012019  # random state of the official Matbench v0.1 folds
 NEVER_TESTED = -1  # fold of a row that is in no test part
 
@@ -42,7 +44,13 @@ def fold_numbers(folds):
 
 
 def hold_out(n_rows, fraction, seed):
-    """Split rows 0 to n_rows - 1 of a corpus into (training, sorted; validation, shuffled), seeded, neither empty."""
+    """Split rows 0 to n_rows - 1 of a corpus into (training, sorted; validation, shuffled), seeded, neither empty.
+
+    Raises:
+        DataError: fewer than two rows.
+    """
+    if n_rows < 2:
+        raise DataError(f"{n_rows} examples cannot be split into training and validation; name a larger corpus")
     shuffled = np.random.default_rng(seed).permutation(n_rows)
     n_validation = max(1, round(fraction * n_rows))
     return np.sort(shuffled[n_validation:]), shuffled[:n_validation]

@@ -5,6 +5,7 @@ import numpy as np
 from matpretrain.files import DataError
 
 SUBSET_SEED = 2024
+LEAST = 2  # training rows: one of them validates
 FULL = "full"  # in place of a size: the whole training part
 
 
@@ -22,12 +23,15 @@ def outer_split(folds, fold, size=None):
             depends on the fold alone, neither on a model nor on its seed, and smaller draws lie within larger ones.
 
     Raises:
-        DataError: the training part has fewer rows (a share may miss it by the rounding of a fold).
+        DataError: the training part has fewer rows (a share may miss it by the rounding of a fold), or fewer than LEAST
+            are wanted.
     """
     train, test = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
     if size is None:
         return train, test
     wanted = n_training(size, len(folds))
+    if wanted < LEAST:
+        raise DataError(f"a subset of {size} has {wanted} rows, a training needs at least {LEAST}; make it larger")
     if wanted > len(train) + size.endswith("%"):
         raise DataError(
             f"a subset of {size} has {wanted} rows, but fold {fold} has only {len(train)} training rows; make it smaller"

@@ -1,0 +1,129 @@
+"""Where raw files come from, and where they lie. No rules."""
+
+import hashlib
+import os
+
+# The user's mirror, else a folder of the checkout: raw files that are missing are downloaded into it.
+RAW = config["mirror"] or "resources"
+
+
+def matminer_name(dataset):
+    """Name of a dataset that matminer downloads; None for others."""
+    entry = config["datasets"][dataset]
+    return entry.get("matbench", entry.get("matminer"))
+
+
+def mirror_table(dataset):
+    """The table of a dataset in a mirror, relative to it; None where mirrors have none."""
+    name = matminer_name(dataset)
+    default = f"tables/{name}.csv.gz" if name else None
+    return config["datasets"][dataset].get("mirror_file", default)
+
+
+def raw(file):
+    """A file below RAW as an input. Hashes say whether it is the right one, not its age: `make mirror` touches what it verifies."""
+    return ancient(f"{RAW}/{file}")
+
+
+def listing(path):
+    """Hash of the names, sizes and times of the files in a folder, of which Snakemake sees the folder's own time alone; None
+    for a file."""
+    if not path or not Path(path).is_dir():
+        return None
+    found = sorted((file.name, file.stat()) for file in os.scandir(path))
+    lines = [f"{name} {s.st_size} {s.st_mtime_ns}" for name, s in found]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def source_kind(dataset):
+    """Where a dataset comes from: csv, embedded, mirror (where it holds the table), download, or by_hand where the user has
+    to fetch it."""
+    entry, table = config["datasets"][dataset], mirror_table(dataset)
+    for kind in ("csv", "embedded"):
+        if kind in entry:
+            return kind
+    if not (config["mirror"] and table):
+        return "download" if matminer_name(dataset) else "by_hand"
+    complete = "mirror_structures" in entry or not entry.get("structures")
+    held = complete and Path(RAW, table).is_file()
+    return "mirror" if held or not matminer_name(dataset) else "download"
+
+
+def downloaded_file(dataset):
+    """The file that matminer's registry has for a dataset."""
+    return raw(f"downloads/{matminer_name(dataset)}.json.gz")
+
+
+def raw_file(wildcards):
+    """The raw file of a dataset, none for embedded data."""
+    entry = config["datasets"][wildcards.dataset]
+    kind = source_kind(wildcards.dataset)
+    if kind == "csv":
+        return {"raw": entry["csv"]}
+    if kind == "mirror":
+        return {"raw": raw(mirror_table(wildcards.dataset))}
+    if kind == "download":
+        return {"raw": downloaded_file(wildcards.dataset)}
+    if kind == "by_hand":
+        mirror = ", or mirror: DIR" if "mirror_file" in entry else ""
+        raise WorkflowError(
+            f"config key datasets.{wildcards.dataset}: fetch it by hand ({entry['by_hand']}) and set csv: PATH there{mirror}"
+        )
+    return {}
+
+
+def corpus_hash(corpus):
+    """The hash that the raw file of a corpus must have; a user's own file may be anything."""
+    entry = config["corpora"][corpus]
+    return None if "csv" in entry else entry.get("mirror_sha256")
+
+
+def corpus_file(corpus):
+    """The raw file of a corpus: the user's, else that of the mirror."""
+    entry = config["corpora"][corpus]
+    if "csv" in entry:
+        return entry["csv"]
+    if not config["mirror"]:
+        raise WorkflowError(
+            f"config key corpora.{corpus}: it cannot be downloaded; set csv: PATH there, or mirror: DIR"
+        )
+    return raw(entry["mirror_file"])
+
+
+def corpus_sources(wildcards):
+    """What a corpus is made from: the compositions of others, or its own file."""
+    names = config["corpora"][wildcards.corpus].get("of")
+    if names:
+        return [f"results/data/{name}/compositions.npz" for name in names]
+    return [corpus_file(wildcards.corpus)]
+
+
+def raw_files():
+    """{file below RAW: how it is fetched}: the dataset of matminer that it is, or what else to do where no loader offers it,
+    and the hash that it must have."""
+    found = {}
+    for name, entry in config["datasets"].items():
+        official, table = matminer_name(name), mirror_table(name)
+        own = f"name your own (config key datasets.{name}: csv: PATH)"
+        if official:
+            found[f"downloads/{official}.json.gz"] = {"dataset": official}
+            own = f"remove {table}: the published file has both"
+        if not (config["mirror"] and table):
+            continue
+        where = f"; it is here: {entry['by_hand']}" if "by_hand" in entry else ""
+        for key, file in (
+            ("mirror_sha256", table),
+            ("mirror_structures_sha256", entry.get("mirror_structures")),
+        ):
+            found[file] = {"sha256": entry.get(key), "instead": own + where}
+    for name, entry in config["corpora"].items() if config["mirror"] else ():
+        own = f"name your own (config key corpora.{name}: "
+        found[entry.get("mirror_file")] = {
+            "sha256": entry.get("mirror_sha256"),
+            "instead": own + "csv: PATH)",
+        }
+        found[entry.get("teacher")] = {"instead": own + "teacher: PATH)"}
+    return {file: how for file, how in found.items() if file}
+
+
+RAW_FILES = raw_files()
