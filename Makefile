@@ -1,11 +1,11 @@
-# make demo · make test · make paper · make bench · make lint
+# make demo · make test · make test-slurm · make paper · make mirror DIR=... · make verify · make faults · make bench · make lint
 PYTHON ?= python3
 CORES ?= $(shell getconf _NPROCESSORS_ONLN)
 SNAKEMAKE = .venv/bin/snakemake --cores $(CORES)
 
 DEMO = all maps results/figures/pretraining/cdssl-aflow.png results/figures/subsets/aflow.png enz
 
-.PHONY: demo test paper bench lint format
+.PHONY: demo test test-slurm paper mirror verify faults bench lint format
 demo: .venv/installed
 	$(SNAKEMAKE) --set-threads pretrain=1 --configfile config/demo.yaml -- $(DEMO)
 	$(SNAKEMAKE) --configfile config/demo.yaml --report results/report.html -- $(DEMO)
@@ -15,8 +15,25 @@ demo: .venv/installed
 test: .venv/installed
 	.venv/bin/python -m pytest --numprocesses 2 --dist loadfile
 
+# Two Slurm nodes on this machine; installs slurm-wlm and munge, for which it must be root. SLURM='-k walltime': without the demo.
+test-slurm: .venv/installed
+	.venv/bin/python -m pytest tests/slurm $(SLURM)
+
 paper: .venv/installed
 	$(SNAKEMAKE)
+
+verify: .venv/installed
+	.venv/bin/python -m matpretrain.verify
+
+faults: .venv/installed
+	.venv/bin/python -m pytest --numprocesses 2 --dist loadfile --faults=docs/faults.md
+
+# Raw files that TARGETS need, downloaded into the folder DIR and verified, for --config mirror=DIR where there is no network.
+TARGETS ?= all
+mirror: .venv/installed
+	@test -n "$(DIR)" || { echo "usage: make mirror DIR=FOLDER [TARGETS='all maps'] [ARGS='--configfile my.yaml']"; exit 1; }
+	mkdir -p "$(DIR)"
+	$(SNAKEMAKE) --config mirror="$(DIR)" --until fetch_file --forcerun fetch_file $(ARGS) -- $(TARGETS)
 
 bench: .venv/installed
 	.venv/bin/python benchmark/run.py
