@@ -67,6 +67,28 @@ def test_tsne_is_repeatable_and_keeps_neighbours(energies):
     assert maps.neighbour_r2(first, target, np.arange(150)) > 0.2
 
 
+def test_maps_of_two_networks_start_from_the_same_places(energies):
+    points, _ = energies
+    start = maps.principal_components(points, 2)[0]
+    other = maps.tsne(points[:, 20:], start)
+    assert np.array_equal(other, maps.tsne(points[:, 20:], 7 * start)), "only the directions count"
+    assert not np.array_equal(other, maps.tsne(points[:, 20:]))
+
+
+def test_principal_components_correlate_up_to_their_sign_and_order():
+    rng = np.random.default_rng(0)
+    hidden = rng.normal(size=(300, 3)) * [9, 4, 1]
+    turned = hidden @ np.linalg.qr(rng.normal(size=(3, 3)))[0]
+    table = maps.component_correlations(hidden, -turned)
+    own = table[table["component_a"] == table["component_b"]]
+    assert own["r"].min() > 0.98 and own["share_a"].to_numpy() == pytest.approx(own["share_b"].to_numpy(), abs=1e-6)
+    assert len(table) == 9 and table["r"].drop(own.index).max() < 0.15
+    swapped = maps.component_correlations(hidden, hidden * [1, 9, 1]).pivot(
+        index="component_a", columns="component_b", values="r"
+    )
+    assert swapped.loc[1, 2] > 0.98 and swapped.loc[1, 1] < 0.15
+
+
 def test_the_figure_names_rows_columns_and_scores(energies, tmp_path):
     points, target = energies
     columns = {

@@ -2,9 +2,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from prepare_spectra import read
 from screen_enz import HULL, screen, select
 
-from matpretrain.files import DataError
 from matpretrain.objectives import l1, robust_l1
 from matpretrain.sources import optical_constants
 from matpretrain.spectra import (
@@ -105,14 +105,52 @@ def test_embedded_optical_constants_are_the_tabulated_ones():
     assert covers.sum() > 80
 
 
-def test_bad_tables_of_spectra_are_refused():
+FAULTS = "Spectra"
+
+
+def test_bad_tables_of_spectra_are_refused(tmp_path, fault):
     rows = pd.DataFrame({"id": "a", "formula": "Au", "energy": [1.0, 1.2], "eps_re": [1.0, 2.0], "eps_im": [0.1, 0.2]})
+    rows.index = pd.RangeIndex(2, 4, name="line")
     spectra_of(rows, GRID, "my.csv")
-    for change, words in (
-        ({"eps_im": [0.1, np.inf]}, ["row 2", "id a", "finite"]),
-        ({"formula": ["Au", "Ag"]}, ["id a", "2 formulas"]),
-        ({"energy": [20.0, 21.0]}, ["id a", "no two known energies"]),
+    for what, change, *words in (
+        ("A dielectric function that is not finite", {"eps_im": [0.1, np.inf]}, "line 3 (id a)", "finite"),
+        ("Two formulas under one id", {"formula": ["Au", "Ag"]}, "id a", "2 formulas"),
+        ("Two values at one energy", {"energy": [1.0, 1.0]}, "line 3 (id a)", "a second value at 1 eV", "an id of its own"),
+        (
+            "The other sign of the imaginary part",
+            {"eps_im": [-0.1, -0.2]},
+            "id a: eps_im is -0.15 on average",
+            "change its sign",
+        ),
+        ("A spectrum without an id", {"id": ["a", ""]}, "line 3 (id )", "the id is empty"),
+        ("Energies outside the grid", {"energy": [20.0, 21.0]}, "id a", "no two known energies"),
     ):
-        with pytest.raises(DataError) as refused:
+        with fault(what, "my.csv", *words):
             spectra_of(rows.assign(**change), GRID, "my.csv")
-        assert all(word in str(refused.value) for word in ["my.csv", *words])
+    again = pd.concat([rows, rows.assign(eps_im=[0.1004, 0.2])])
+    assert spectra_of(again, GRID, "my.csv")[1].tolist()[0][5] == 1 + 0.1j, "the first of two values that agree"
+    path = tmp_path / "my.csv"
+    rows.drop(columns="eps_im").to_csv(path)
+    with fault("A table of spectra without a column", "my.csv: no column 'eps_im'"):
+        read({}, path)
+    rows.assign(energy_above_hull=["", "low"]).to_csv(path)
+    with fault("An energy above the hull that is no number", "line 3 (id a)", "energy_above_hull is no number"):
+        read({}, path)
+
+
+def test_tables_of_spectra_are_read_like_other_tables(tmp_path):
+    path = tmp_path / "my.csv"
+    path.write_text(
+        "id, formula,energy,eps_re,eps_im,energy_above_hull\na ,Au,1,1,0.1,\n\na,Au ,1.2,2,0.2,\nb,Ag,1,1,0.1,0.5\n"
+    )
+    table = read({}, path)
+    assert table["id"].tolist() == ["a", "a", "b"] and table["formula"].tolist() == ["Au", "Au", "Ag"]
+    assert table.index.tolist() == [2, 4, 5] and table["energy_above_hull"].tolist()[2] == 0.5
+    assert table["energy_above_hull"].isna().tolist() == [True, True, False]
+
+
+def test_a_grid_without_the_window_of_kramers_and_kronig_has_no_misfit(recwarn):
+    for grid in (energy_grid(0.1, 0.9, 0.1), energy_grid(0.1, 1.0, 0.1)):
+        assert np.isnan(kramers_kronig_misfit(grid, np.stack([lorentz(grid), lorentz(grid)]))).tolist() == [True, True]
+        assert np.isnan(np.median(kramers_kronig_misfit(grid, lorentz(grid)[None])))
+    assert not recwarn.list

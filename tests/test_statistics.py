@@ -63,6 +63,7 @@ def test_summary_uses_the_population_standard_deviation_as_matbench_does():
 def test_summary_averages_seeds_within_folds_first():
     scores = pd.DataFrame({"fold": [0, 0, 1, 1], "seed": [0, 1, 0, 1], "mae": [1.0, 3.0, 4.0, 4.0]})
     assert statistics.summarise(scores) == {"mae_mean": 3.0, "mae_std": 1.0, "n_folds": 2, "n_seeds": 2}
+    assert np.isnan(statistics.summarise(scores[scores["fold"] == 0])["mae_std"]), "one fold has no spread"
 
 
 def test_ensemble_and_uncertainties():
@@ -124,13 +125,39 @@ def test_models_scored_on_other_folds_are_not_compared():
         statistics.compare(scores, "a", "b")
 
 
+def test_the_correction_takes_the_sizes_of_the_folds():
+    folds, errors = np.repeat([0, 1, 2, -1], [15, 15, 15, 55]), np.random.default_rng(4).normal(size=(100, 2))
+    parts = []
+    for model, error in zip("ab", errors.T, strict=True):
+        table = pd.DataFrame({"part": "test", "seed": 0, "fold": folds, "target": 0.0, "prediction": error})
+        parts.append(statistics.fold_scores(table[folds >= 0], 100).assign(model=model))
+    scores = pd.concat(parts)
+    assert scores["n"].tolist() == [15] * 6 and scores["train_rows"].tolist() == [85] * 6
+    x, y = (np.abs(errors[:45, k]).reshape(3, 15).mean(1) for k in (0, 1))
+    tests = statistics.compare(scores, "a", "b")
+    assert (tests["t_corrected"], tests["p_corrected"]) == pytest.approx(statistics.corrected_paired_t(x, y, 15 / 85))
+    one = statistics.compare(scores[scores["fold"] == 0], "a", "b")
+    assert np.isnan([one["p"], one["p_corrected"], one["p_wilcoxon"]]).all()
+
+
+def test_predictions_of_a_forest_do_not_depend_on_its_threads():
+    from fit_baseline import fit_baseline, random_forest
+
+    values = np.random.default_rng(0).normal(size=(40, 20))
+    table = pd.DataFrame({"id": [f"r{i}" for i in range(40)], "target": values[:, 0], "fold": np.arange(40) % 2})
+    runs = [
+        fit_baseline(table, values, lambda: random_forest(0), threads, print)["prediction"].to_numpy() for threads in (1, 2)
+    ]
+    assert np.array_equal(*runs)
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_the_mean_predictor_equals_the_matbench_dummy(mirror, task):
-    from fit_baseline import fit_baseline
+    from fit_baseline import fit_baseline, training_mean
 
     table = read_table(mirror / f"tables/matbench_{task}.csv.gz", "target")
     table["fold"] = outer_folds(len(table))
-    predictions = fit_baseline(table, np.zeros((len(table), 1)), "mean", 0, 1, print)
+    predictions = fit_baseline(table, np.zeros((len(table), 1)), lambda: training_mean(0), 1, print).assign(seed=0)
     summary = statistics.summarise(statistics.fold_scores(predictions))
     published = pd.read_csv(PROJECT / "resources/paper/matbench_submissions.csv").set_index(["dataset", "submission"])
     expected = published.loc[(f"matbench_{task}", "dummy")]

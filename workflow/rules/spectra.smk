@@ -20,8 +20,8 @@ rule prepare_spectra:
     conda:
         "../../envs/data.yaml"
     resources:
-        mem_mb=16000,
-        runtime=60,
+        mem_mb=grown(16000),
+        runtime=grown(60),
     params:
         entry=lambda w: data_keys(w.dataset),
         unknown_elements=config["unknown_elements"],
@@ -83,6 +83,7 @@ rule plot_enz:
     conda:
         "../../envs/analysis.yaml"
     params:
+        largest_loss=config["enz"]["largest_loss"],
         title=lambda w: f"{label(w.model)}, {label(w.dataset)}",
         code=fingerprint("plot_enz"),
     script:

@@ -1,26 +1,27 @@
 """Baselines without a network on all outer folds: random forests and the training mean."""
 
-import time
+from functools import partial
+from inspect import signature
 
 import numpy as np
 import pandas as pd
+from joblib import parallel_config
 
 from matpretrain.composition import Compositions, element_fractions
 from matpretrain.files import DataError, read_csv, write_csv
 from matpretrain.jobs import job
-from matpretrain.provenance import environment, processor, write_json
 from matpretrain.splits import fold_numbers
 from matpretrain.subsets import outer_split
 
 
-def random_forest(seed, threads):
+def random_forest(seed, trees=500):
     """500 trees, otherwise scikit-learn's defaults, as in the Matbench reference."""
     from sklearn.ensemble import RandomForestRegressor
 
-    return RandomForestRegressor(500, random_state=seed, n_jobs=threads)
+    return RandomForestRegressor(trees, random_state=seed)
 
 
-def training_mean(seed, threads):
+def training_mean(seed):
     """Predicts the mean of the training targets."""
     from sklearn.dummy import DummyRegressor
 
@@ -39,21 +40,30 @@ def load_features(kind, compositions_path, features_path):
     return element_fractions(compositions) if kind == "onehot" else np.zeros((len(compositions), 1))
 
 
-def fit_baseline(table, features, estimator, seed, threads, say, size=None):
-    """Fit on the outer training part of every fold, or on a subset of a size (subsets.outer_split), and predict its test part."""
+def fit_baseline(table, features, build, threads, say, size=None):
+    """Fit on the outer training part of every fold, or on a subset of a size (subsets.outer_split), and predict its test part.
+
+    Args:
+        table: data frame id, target, fold.
+        features: [rows, n].
+        build: function () -> scikit-learn regressor.
+
+    Returns:
+        Data frame id, fold, part, target, prediction, aleatoric_std (missing).
+    """
     target = table["target"].to_numpy()
     parts = []
     for fold in fold_numbers(table["fold"]):
         train, test = outer_split(table["fold"].to_numpy(), fold, size)
-        model = ESTIMATORS[estimator](seed, threads).fit(features[train], target[train])
-        prediction = model.predict(features[test])
+        with parallel_config("threading", n_jobs=threads):
+            model = build().fit(features[train], target[train])
+        prediction = model.predict(features[test])  # in one thread: several add up the trees in any order, to other last digits
         say(f"fold {fold}: test MAE {np.abs(prediction - target[test]).mean():.5g}")
         parts.append(
             pd.DataFrame(
                 {
                     "id": table["id"].to_numpy()[test],
                     "fold": fold,
-                    "seed": seed,
                     "part": "test",
                     "target": target[test],
                     "prediction": prediction,
@@ -66,22 +76,17 @@ def fit_baseline(table, features, estimator, seed, threads, say, size=None):
 
 if __name__ == "__main__":
     with job(snakemake) as say:
-        started = time.perf_counter()
         p = snakemake.params
         if p.estimator not in ESTIMATORS:
             raise DataError(f"estimator {p.estimator!r} is not in ESTIMATORS of fit_baseline.py ({', '.join(ESTIMATORS)})")
+        taken = list(signature(ESTIMATORS[p.estimator]).parameters)[1:]
+        for name in p.arguments:
+            if name not in taken:
+                raise DataError(f"{p.estimator} takes no argument {name!r} (it takes: {', '.join(taken) or 'none'}); remove it")
         table = read_csv(snakemake.input.table, dtype={"id": str, "formula": str})
         features = load_features(p.features, snakemake.input.compositions, snakemake.input.get("features"))
         seed = int(snakemake.wildcards.seed)
-        predictions = fit_baseline(table, features, p.estimator, seed, snakemake.threads, say, p.size)
-        write_json(
-            {
-                "device": processor(),
-                "threads": snakemake.threads,
-                "wall_seconds": round(time.perf_counter() - started, 1),
-                "code_version": p.code,
-                "versions": environment(),
-            },
-            snakemake.output.provenance,
-        )
+        build = partial(ESTIMATORS[p.estimator], seed, **p.arguments)
+        predictions = fit_baseline(table, features, build, snakemake.threads, say, p.size)
+        predictions.insert(2, "seed", seed)
         write_csv(predictions, snakemake.output.predictions)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from matpretrain import plots
+from matpretrain import plots, plots_finder
 from matpretrain.files import read_csv
 from matpretrain.jobs import job
 from matpretrain.statistics import ensemble
@@ -14,4 +14,4 @@ if __name__ == "__main__":
             test = ensemble(read_csv(path, dtype={"id": str}).query("part == 'test'"))
             errors[p.labels[Path(path).parent.name]] = (test["prediction"] - test["target"]).abs().to_numpy()
         plots.style()
-        plots.save(plots.cumulative(errors, p.title, p.unit), snakemake.output[0])
+        plots.save(plots_finder.cumulative(errors, p.title, p.unit), snakemake.output[0])

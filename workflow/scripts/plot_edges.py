@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from matpretrain import plots
+from matpretrain import plots, plots_finder
 from matpretrain.composition import parse_formulas
 from matpretrain.finder import GraphInputs
 from matpretrain.jobs import job
@@ -47,4 +47,4 @@ if __name__ == "__main__":
             drawn[formula] = by_atom(mean, symbols, batch.atoms.long().numpy())
         plots.style()
         title = f"{snakemake.params.title}: mean of {len(ensemble.members)} networks"
-        plots.save(plots.edge_matrices(drawn, title), snakemake.output[0])
+        plots.save(plots_finder.edge_matrices(drawn, title), snakemake.output[0])

@@ -1,6 +1,6 @@
 """Candidates for a permittivity near zero: losses, pairs of elements, spectra (Ihalage and Hao 2022, Figure 6 c to f)."""
 
-from matpretrain import plots
+from matpretrain import plots, plots_finder
 from matpretrain.files import read_csv
 from matpretrain.jobs import job
 from matpretrain.spectra import side_by_side
@@ -16,6 +16,7 @@ if __name__ == "__main__":
         ids, grid, predicted = side_by_side(test, "prediction")
         measured = side_by_side(test, "target")[2]
         rows = ids.get_indexer(candidates["id"][:SHOWN])
-        shown = [(candidates["formula"][k], predicted[row], measured[row]) for k, row in enumerate(rows)]
+        shown = [(*candidates.loc[k, ["formula", "crossover"]], predicted[row], measured[row]) for k, row in enumerate(rows)]
         plots.style()
-        plots.save(plots.near_zero(candidates, grid, shown, snakemake.params.title), snakemake.output[0])
+        p = snakemake.params
+        plots.save(plots_finder.near_zero(candidates, grid, shown, p.largest_loss, p.title), snakemake.output[0])

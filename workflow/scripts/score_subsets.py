@@ -19,10 +19,10 @@ def score_run(predictions, run, n_rows):
         n_rows: rows of the dataset.
     """
     dataset, model, size = run
-    scores = fold_scores(predictions[predictions["part"] == "test"])
-    whole = n_rows - scores["n"]
-    rows = whole if size == FULL else whole.clip(upper=n_training(size, n_rows))
-    return scores.assign(dataset=dataset, model=model, size=size, train_rows=rows)
+    scores = fold_scores(predictions[predictions["part"] == "test"], n_rows).assign(dataset=dataset, model=model, size=size)
+    if size != FULL:
+        scores["train_rows"] = scores["train_rows"].clip(upper=n_training(size, n_rows))
+    return scores
 
 
 if __name__ == "__main__":

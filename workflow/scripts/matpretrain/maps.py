@@ -1,6 +1,7 @@
 """Two-dimensional maps of representations, and how far neighbours in them share a target."""
 
 import numpy as np
+import pandas as pd
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from sklearn.metrics import r2_score
@@ -13,6 +14,7 @@ from matpretrain.splits import outer_folds
 SEED = 0
 NEIGHBOURS = 10
 COMPONENTS = 50  # principal components that t-SNE starts from
+COMPARED = 5  # principal components of two representations that are correlated
 MIN_ROWS = 50
 
 
@@ -39,10 +41,36 @@ def neighbour_r2(points, target, groups):
     return r2_score(target, prediction)
 
 
-def tsne(points):
-    """[n, 2] t-SNE of the first principal components of points [n, d]."""
-    reduced = PCA(min(COMPONENTS, *points.shape), random_state=SEED).fit_transform(points)
-    return TSNE(init="pca", random_state=SEED).fit_transform(reduced)
+def principal_components(points, n):
+    """The first n principal components [rows, n] of points [rows, d], and their shares of the variance [n]."""
+    pca = PCA(min(n, *points.shape), random_state=SEED)
+    return pca.fit_transform(points), pca.explained_variance_ratio_
+
+
+def tsne(points, start=None):
+    """[n, 2] t-SNE of the first principal components of points [n, d].
+
+    Args:
+        start: [n, 2] where the rows start, up to a factor; by default from their own first two principal components.
+    """
+    init = "pca"
+    if start is not None:
+        init = (1e-4 * start / start[:, 0].std()).astype(np.float32)  # the size scikit-learn starts with
+    return TSNE(init=init, random_state=SEED).fit_transform(principal_components(points, COMPONENTS)[0])
+
+
+def component_correlations(a, b):
+    """Correlations of the first principal components of two representations [n, d] of the same rows.
+
+    Returns:
+        Data frame component_a, share_a (of the variance), component_b, share_b, r, the absolute value of Pearson's
+        coefficient: the sign of a component means nothing.
+    """
+    (x, share_x), (y, share_y) = (principal_components(points, COMPARED) for points in (a, b))
+    r = np.abs(np.corrcoef(x.T, y.T)[: x.shape[1], x.shape[1] :])
+    i, j = np.indices(r.shape).reshape(2, -1)
+    columns = {"component_a": i + 1, "share_a": share_x[i], "component_b": j + 1, "share_b": share_y[j], "r": r.ravel()}
+    return pd.DataFrame(columns)
 
 
 def umap(points):

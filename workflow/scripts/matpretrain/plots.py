@@ -12,7 +12,6 @@ import seaborn as sns
 from matpretrain.statistics import power_law
 
 WIDTH = 3.5  # inches, one journal column
-FLOOR = 0.01  # smaller losses are drawn here
 COLOURS = sns.color_palette("colorblind")
 
 
@@ -88,18 +87,24 @@ def learning_curves(histories, label, unit):
         histories: {model label: data frame (epoch, loss, mae, fold, seed)}.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH * 2, WIDTH * 0.8))
+    draw_curves(left, right, histories, unit)
+    left.set_title(label)
+    sns.despine(figure)
+    return figure
+
+
+def draw_curves(left, right, histories, unit):
+    """Training losses on the axes `left`, validation MAE on `right`; histories and unit as in `learning_curves`."""
     for colour, (model, history) in zip(itertools.cycle(COLOURS), histories.items(), strict=False):
         for axes, column in ((left, "loss"), (right, "mae")):
             by_epoch = history.groupby("epoch")[column]
             axes.plot(by_epoch.mean(), color=colour, lw=1.2, label=model)
             axes.fill_between(by_epoch.min().index, by_epoch.min(), by_epoch.max(), color=colour, alpha=0.2, lw=0)
-    left.set(xlabel="epoch", ylabel="training loss (standardised target)", title=label)
+    left.set(xlabel="epoch", ylabel="training loss (standardised target)")
     right.set(xlabel="epoch", ylabel=f"validation MAE ({unit})")
     right.set_ylim(bottom=0, top=np.percentile(np.concatenate([h["mae"] for h in histories.values()]), 99.5) * 1.05)
     runs = max(len(h[["fold", "seed"]].drop_duplicates()) for h in histories.values())
     right.legend(frameon=False, title=f"mean and range of {runs} runs", title_fontsize="small")
-    sns.despine(figure)
-    return figure
 
 
 def pretraining(history, tasks, title):
@@ -269,119 +274,3 @@ def subset_bars(axes, table, models):
     axes.set_xticks(range(len(sizes)), sizes)
     axes.set(xlabel="training share of all rows")
     return "mean ± standard error over splits"
-
-
-def near_zero(candidates, energy, shown, title):
-    """Four panels on materials whose permittivity crosses zero.
-
-    Args:
-        candidates: data frame formula, crossover and measured_crossover (eV), loss and measured_loss.
-        energy: [G] eV.
-        shown: list of (formula, predicted [G], measured [G]), complex, measured NaN where unknown; two are drawn.
-
-    Returns:
-        Figure.
-    """
-    figure, ((left, right), *below) = plt.subplots(2, 2, figsize=(2 * WIDTH, 1.7 * WIDTH))
-    losses = candidates[["loss", "measured_loss"]].clip(lower=FLOOR)
-    left.plot(candidates[["crossover", "measured_crossover"]].T, losses.T, color="0.8", lw=0.6, zorder=1)
-    for k, (prefix, name) in enumerate((("", "predicted"), ("measured_", "measured"))):
-        left.scatter(candidates[f"{prefix}crossover"], losses[f"{prefix}loss"], s=12, lw=0, color=COLOURS[k], label=name)
-    left.set(xlabel="crossover energy (eV)", ylabel="loss, Im ε at the crossover", yscale="log")
-    left.set_ylim(FLOOR / 2, 2 * losses.to_numpy(float).max(initial=10))
-    left.legend(frameon=False)
-    left.set_title(f"{len(candidates)} candidates")
-    _pair_network(right, candidates["formula"])
-    for axes, (formula, predicted, measured) in itertools.zip_longest(below[0], shown[:2], fillvalue=(None,) * 3):
-        if formula is None:
-            axes.set_axis_off()
-            continue
-        for part, name, colour in ((np.real, "Re ε", COLOURS[0]), (np.imag, "Im ε", COLOURS[1])):
-            axes.plot(energy, part(predicted), color=colour, label=name)
-            axes.plot(energy, part(measured), ".", color=colour, ms=2)
-        largest = np.nanpercentile(np.abs([measured.real, measured.imag]), 90)
-        axes.axhline(0, color="0.6", lw=0.6)
-        axes.set(xlabel="photon energy (eV)", ylabel="ε", title=formula, ylim=(-1.2 * largest, 1.2 * largest))
-        axes.legend(frameon=False)
-    figure.suptitle(title)
-    return figure
-
-
-def _pair_network(axes, formulas):
-    """Elements on a circle, joined where they occur in one formula; width and size grow with the count."""
-    import networkx
-    from pymatgen.core import Composition
-
-    graph = networkx.Graph()
-    for formula in formulas:
-        elements = sorted(element.symbol for element in Composition(formula).elements)
-        for element in elements:
-            graph.add_node(element, count=graph.nodes.get(element, {"count": 0})["count"] + 1)
-        for a, b in itertools.combinations(elements, 2):
-            graph.add_edge(a, b, count=graph.get_edge_data(a, b, {"count": 0})["count"] + 1)
-    place = networkx.circular_layout(graph)
-    networkx.draw_networkx(
-        graph, place, ax=axes, font_size=6, font_color="white", edge_color="0.6",
-        node_size=[60 + 25 * count for count in networkx.get_node_attributes(graph, "count").values()],
-        width=[0.5 + 0.5 * count for count in networkx.get_edge_attributes(graph, "count").values()],
-        node_color=[COLOURS[2]],
-    )  # fmt: skip
-    axes.set_axis_off()
-    axes.set_title("elements, and pairs in one candidate")
-
-
-def edge_matrices(matrices, title):
-    """Edge attributes between the atoms of some formulas, a column per formula and a row per layer.
-
-    Args:
-        matrices: {formula: ([layers, n, n], symbols of the n atoms)}, NaN where there is no edge.
-
-    Returns:
-        Figure.
-    """
-    n_layers = len(next(iter(matrices.values()))[0])
-    figure, grid = plt.subplots(n_layers, len(matrices), figsize=(2 * WIDTH, 0.55 * WIDTH * n_layers), squeeze=False)
-    for k, row in enumerate(grid):
-        largest = max(np.nanmax(np.abs(layers[k])) for layers, _ in matrices.values())
-        for axes, (formula, (layers, symbols)) in zip(row, matrices.items(), strict=True):
-            image = axes.imshow(layers[k], cmap="RdBu_r", vmin=-largest, vmax=largest)
-            axes.set_xticks(range(len(symbols)), symbols)
-            axes.set_yticks(range(len(symbols)), symbols)
-            axes.tick_params(length=0)
-            if k == 0:
-                axes.set_title(formula)
-        row[0].set_ylabel(f"layer {k + 1}, receiving atom")
-        figure.colorbar(image, ax=row, fraction=0.05, label="edge attribute")
-    figure.supxlabel("sending atom", fontsize="small")
-    figure.suptitle(title)
-    return figure
-
-
-CHEMICAL_ACCURACY = 0.043  # eV/atom
-
-
-def cumulative(errors, title, unit):
-    """Share of the rows whose error is below a value, a line per model; chemical accuracy is marked for energies per atom.
-
-    Args:
-        errors: {model label: [n] absolute errors}.
-
-    Returns:
-        Figure.
-    """
-    figure, axes = plt.subplots(figsize=(1.2 * WIDTH, WIDTH + 0.17 * len(errors)))
-    for colour, (model, values) in zip(itertools.cycle(COLOURS), errors.items(), strict=False):
-        name = model
-        if unit == "eV/atom":
-            name += f" ({(values <= CHEMICAL_ACCURACY).mean():.0%} within 43 meV)"
-        axes.plot(np.sort(values), np.arange(1, len(values) + 1) / len(values), color=colour, lw=1.2, label=name)
-    if unit == "eV/atom":
-        axes.axvline(CHEMICAL_ACCURACY, color="0.5", lw=0.8, ls="--")
-    positive = np.concatenate(list(errors.values()))
-    axes.set(
-        xlabel=f"absolute error ({unit})", ylabel="share of test rows below it", title=title, xscale="log", ylim=(0, 1),
-        xlim=np.percentile(positive[positive > 0], [1, 100]),
-    )  # fmt: skip
-    figure.legend(loc="outside lower center", frameon=False)
-    sns.despine(figure)
-    return figure

@@ -17,18 +17,26 @@ from matpretrain.distance import TrainingSet
 from matpretrain.files import DataError, write_csv
 from matpretrain.members import load_members, seed_folders
 from matpretrain.provenance import structures_read
+from matpretrain.spectra import PARTS, RESTORE, smoother
 
 
 def member_predictions(ensemble, compositions):
     """Mean [members, B] and aleatoric standard deviation [members, B] of every member, in the unit of the target.
 
-    The standard deviation is NaN where the loss predicts none.
+    The standard deviation is NaN where the loss predicts none. Of networks of spectra [members, B, 2 G], eps_re before
+    eps_im, and NaN.
     """
+    energy = ensemble.record.get("energy")
+    smoothed = smoother(np.array(energy), ensemble.record["resolution"]) if energy else None
     inputs = importlib.import_module(f"matpretrain.{ensemble.record['encoder']}").Inputs(compositions, "cpu")
     rows = torch.arange(len(compositions))
     means, stds = [], []
     for member in ensemble.members:
         output = training.predict(member.network, inputs, rows, ensemble.recipe)
+        if smoothed:
+            means.append(RESTORE(smoothed(output) * member.std + member.mean))
+            stds.append(np.full_like(output, np.nan))
+            continue
         means.append(output[:, 0] * member.std + member.mean)
         stds.append(np.exp(output[:, 1]) * member.std if output.shape[1] == 2 else np.full(len(rows), np.nan))
     return np.stack(means), np.stack(stds)
@@ -40,7 +48,7 @@ def combine(means, stds):
     prediction: mean over members; aleatoric_std: root of their mean variance; epistemic_std: standard deviation (n - 1)
     over members, NaN for one member.
     """
-    spread = means.std(0, ddof=1) if len(means) > 1 else np.full(means.shape[1], np.nan)
+    spread = means.std(0, ddof=1) if len(means) > 1 else np.full(means.shape[1:], np.nan)
     return {"prediction": means.mean(0), "aleatoric_std": np.sqrt((stds**2).mean(0)), "epistemic_std": spread}
 
 
@@ -56,7 +64,8 @@ def predict_file(path, folders, formula="formula", unknown_elements="error", say
 
     Returns:
         Data frame id, formula, prediction, aleatoric_std, epistemic_std (in the unit of the target), distance to the
-        nearest training composition (module `distance`) and far.
+        nearest training composition (module `distance`) and far. Of networks of spectra it has a row per formula, part of the
+        dielectric function and energy, with the columns quantity and energy (eV) behind the formula.
 
     Raises:
         DataError: bad rows, or folders that do not hold one model.
@@ -67,10 +76,8 @@ def predict_file(path, folders, formula="formula", unknown_elements="error", say
         raise DataError(
             f"{folders[0]}: {ensemble.record['encoder']} reads structures; formulas need a network of compositions, train one"
         )
-    if ensemble.record["n_outputs"] > 2:
-        raise DataError(
-            f"{folders[0]}: these networks predict spectra; their screening is results/enz/DATASET/MODEL/screening.csv"
-        )
+    if ensemble.record["n_outputs"] > 2 and "energy" not in ensemble.record:
+        raise DataError(f"{folders[0]}: networks of spectra whose record has no energies, from an earlier version; train again")
     table, compositions, dropped = encode(table, path, ensemble.known, unknown_elements)
     for line in dropped:
         say(f"dropped: {line}")
@@ -84,7 +91,14 @@ def predict_file(path, folders, formula="formula", unknown_elements="error", say
         f"({ensemble.record['unit']}); {far.sum()} far from training (an unseen element, or distance above {training_set.limit:g})"
     )
     columns = combine(*member_predictions(ensemble, compositions))
-    return pd.DataFrame({"id": table["id"], "formula": table["formula"], **columns, "distance": distance, "far": far})
+    rows = pd.DataFrame({"id": table["id"], "formula": table["formula"]})
+    given = {"distance": distance, "far": far}
+    if energy := ensemble.record.get("energy"):
+        rows = rows.loc[rows.index.repeat(len(PARTS) * len(energy))].reset_index(drop=True)
+        rows = rows.assign(quantity=np.tile(np.repeat(PARTS, len(energy)), len(table)), energy=np.tile(energy, 2 * len(table)))
+        columns = {name: values.ravel() for name, values in columns.items()}
+        given = {name: values.repeat(len(PARTS) * len(energy)) for name, values in given.items()}
+    return rows.assign(**columns, **given)
 
 
 def main(arguments=None):

@@ -3,11 +3,12 @@
 import numpy as np
 import pandas as pd
 
-from matpretrain.files import DataError
+from matpretrain.files import DataError, place
 
 PARTS = ("eps_re", "eps_im")
 UNKNOWN = complex(np.nan, np.nan)
 GAP = 0.5  # eV; between tabulated points further apart than this a spectrum is unknown
+NOISE = 0.01  # relative: up to it two values at one energy are the same (the first stays), and a negative eps_im is none
 COMPRESS, RESTORE = np.arcsinh, np.sinh  # linear near zero, logarithmic far away: metals reach hundreds at low energies
 KK_WINDOW = (1.0, 6.0)  # eV; far enough from the ends of the grid, beyond which the integral is cut off
 
@@ -21,6 +22,22 @@ def smoothing_matrix(grid, width):
     """[G, G] matrix that, multiplied from the right, averages over neighbouring energies with a Gaussian of `width` eV."""
     kernel = np.exp(-0.5 * ((grid[:, None] - grid) / width) ** 2)
     return kernel / kernel.sum(0)
+
+
+def smoother(grid, width):
+    """Function from outputs [B, n G] of a network, spectra side by side on a grid [G], to the smoothed ones; arrays or tensors.
+
+    Without a width it is the identity.
+    """
+    if not width:
+        return lambda output: output
+    kernel = smoothing_matrix(grid, width)
+
+    def smoothed(output):
+        matrix = kernel if isinstance(output, np.ndarray) else output.new_tensor(kernel, dtype=output.dtype)
+        return (output.reshape(-1, len(kernel)) @ matrix).reshape(output.shape)
+
+    return smoothed
 
 
 def on_grid(energy, eps, grid):
@@ -45,23 +62,36 @@ def spectra_of(rows, grid, where):
         Data frame with one row per id in order of first appearance, and complex [n, G], NaN where unknown.
 
     Raises:
-        DataError: numbers that are not finite, an id with two formulas or without two energies on the grid's range.
+        DataError: an empty id, numbers that are not finite, an id with two formulas, with two values at one energy, with a
+            negative eps_im on average, or without two energies on the grid's range.
     """
+    unnamed = np.flatnonzero(rows["id"].astype(str) == "")
+    if len(unnamed):
+        raise DataError(f"{place(rows, where, unnamed)}: the id is empty; fill it in")
     numbers = rows[["energy", *PARTS]].apply(pd.to_numeric, errors="coerce")
     bad = np.flatnonzero(~np.isfinite(numbers.to_numpy(float)).all(1))
     if len(bad):
-        more = f" (and {len(bad) - 1} more rows)" if len(bad) > 1 else ""
         raise DataError(
-            f"{where}: row {bad[0] + 1} (id {rows['id'].iloc[bad[0]]}){more}: energy, eps_re and eps_im must be finite numbers; "
-            "correct or remove the row"
+            f"{place(rows, where, bad)}: energy, eps_re and eps_im must be finite numbers; correct or remove the row"
         )
     rows = rows.assign(**numbers)
     kept, spectra = [], []
     for identity, group in rows.groupby("id", sort=False):
         if group["formula"].nunique() > 1:
             raise DataError(f"{where}: id {identity} has {group['formula'].nunique()} formulas; make ids unique")
-        group = group.sort_values("energy").drop_duplicates("energy")
-        values = on_grid(group["energy"].to_numpy(), group["eps_re"].to_numpy() + 1j * group["eps_im"].to_numpy(), grid)
+        group = group.sort_values("energy", kind="stable")
+        energy, eps = group["energy"].to_numpy(), group["eps_re"].to_numpy() + 1j * group["eps_im"].to_numpy()
+        again = np.append(False, energy[1:] == energy[:-1])
+        other = np.flatnonzero(again & (np.abs(np.diff(eps, prepend=eps[:1])) > NOISE * np.abs(eps)))
+        if len(other):
+            at = energy[other[0]]
+            raise DataError(f"{place(group, where, other)}: a second value at {at:g} eV; give every sample an id of its own")
+        if eps.imag.mean() < -NOISE * np.abs(eps).mean():
+            raise DataError(
+                f"{where}: id {identity}: eps_im is {eps.imag.mean():g} on average, as if the material gave off light; "
+                "change its sign (eps = eps_re + i eps_im, absorption positive)"
+            )
+        values = on_grid(energy[~again], eps[~again], grid)
         if np.isfinite(values).sum() < 2:
             raise DataError(
                 f"{where}: id {identity} has no two known energies between {grid[0]:g} and {grid[-1]:g} eV "
@@ -135,8 +165,11 @@ def kramers_kronig_misfit(grid, eps):
     """[n] distance between the real parts of complex [n, G] and those that their imaginary parts imply.
 
     Root mean square over KK_WINDOW after the best constant is taken off (what lies beyond the grid adds nearly one),
-    relative to the standard deviation of the real part there: 0 is consistent, 1 no better than a constant.
+    relative to the standard deviation of the real part there: 0 is consistent, 1 no better than a constant. NaN where the
+    grid has no two energies in the window.
     """
     inside = (grid >= KK_WINDOW[0]) & (grid <= KK_WINDOW[1])
+    if inside.sum() < 2:
+        return np.full(len(eps), np.nan)
     difference = (eps.real - kramers_kronig(grid, eps.imag))[:, inside]
     return difference.std(1) / eps.real[:, inside].std(1)

@@ -37,12 +37,16 @@ def ensemble(predictions):
     return predictions.groupby(keys, sort=False, as_index=False).agg({"target": "first", "prediction": "mean"})
 
 
-def fold_scores(predictions):
+def fold_scores(predictions, n_rows=None):
     """Errors per part, seed and fold.
+
+    Args:
+        n_rows: rows of the dataset.
 
     Returns:
         Data frame part, seed, fold, n, mae, rmse, r2; the errors in the unit of the target. R2 is one minus the ratio
-        of the squared error to the variance of the targets of the fold.
+        of the squared error to the variance of the targets of the fold. With n_rows also train_rows, the rows outside
+        the test part of the fold.
     """
 
     def score(group):
@@ -58,11 +62,15 @@ def fold_scores(predictions):
         )
 
     scores = predictions.groupby(["part", "seed", "fold"])[["target", "prediction"]].apply(score).reset_index()
-    return scores.astype({"n": int})
+    scores = scores.astype({"n": int})
+    if n_rows is None:
+        return scores
+    tested = scores[scores["part"] == "test"].set_index(["seed", "fold"])["n"].rename("train_rows")
+    return scores.join(n_rows - tested, on=["seed", "fold"])
 
 
 def summarise(scores):
-    """Mean over folds and population standard deviation over folds of the MAE, each fold averaged over seeds first.
+    """Mean over folds and population standard deviation over folds (NaN for one) of the MAE, each fold averaged over seeds first.
 
     Returns:
         dict mae_mean, mae_std, n_folds, n_seeds.
@@ -70,7 +78,7 @@ def summarise(scores):
     folds = scores.groupby("fold")["mae"].mean()
     return {
         "mae_mean": folds.mean(),
-        "mae_std": folds.std(ddof=0),
+        "mae_std": folds.std(ddof=0) if len(folds) > 1 else np.nan,
         "n_folds": len(folds),
         "n_seeds": scores["seed"].nunique(),
     }
@@ -107,8 +115,13 @@ def corrected_paired_t(a, b, test_to_train):
 
 
 def wilcoxon(a, b):
-    """Wilcoxon signed-rank test over folds, two-sided. Returns (statistic, p); five folds cannot go below p = 0.0625."""
+    """Wilcoxon signed-rank test over folds, two-sided. Returns (statistic, p); five folds cannot go below p = 0.0625.
+
+    NaN for fewer than two folds.
+    """
     difference = np.asarray(a, float) - np.asarray(b, float)
+    if len(difference) < 2:
+        return np.nan, np.nan
     if not np.any(difference):
         return 0.0, 1.0
     result = stats.wilcoxon(difference)
@@ -133,6 +146,9 @@ COMPARED = ("mae_a", "mae_b", "difference", "n_folds", "t", "p", "t_corrected", 
 def compare(scores, a, b):
     """Tests between models a and b on one dataset, from the test rows of a scores table (dataset already selected).
 
+    Args:
+        scores: data frame part, model, fold, mae, n (test rows) and train_rows; the last two of model a count.
+
     Returns:
         dict with the keys COMPARED: both MAEs, their difference (a - b; negative where a is better), number of folds, t
         and p of the paired and of the corrected test, and p of Wilcoxon's test. Scores are averaged over seeds before folds are paired.
@@ -145,8 +161,9 @@ def compare(scores, a, b):
     if not folds[a].index.equals(folds[b].index):
         raise ValueError(f"{a} and {b} were scored on different folds")
     x, y = folds[a].to_numpy(), folds[b].to_numpy()
+    own = test[test["model"] == a]
     t, p = paired_t(x, y)
-    t_corrected, p_corrected = corrected_paired_t(x, y, 1 / (len(x) - 1) if len(x) > 1 else np.nan)
+    t_corrected, p_corrected = corrected_paired_t(x, y, (own["n"] / own["train_rows"]).mean())
     values = (
         x.mean(),
         y.mean(),
