@@ -1,4 +1,5 @@
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -6,10 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
+from faults import fault, pytest_addoption, pytest_collection_modifyitems, pytest_configure  # noqa: F401
+
+from matpretrain.files import DataError
 
 torch.set_num_threads(1)  # other jobs may use the other cores
 HANGS = 1200  # seconds after which a workflow of these tests, minutes at most, counts as hanging
 PROJECT = Path(__file__).resolve().parents[1]
+OFFLINE = Path(__file__).with_name("offline")
 TASKS = ["steels", "jdft2d", "phonons", "dielectric", "log_gvrh", "log_kvrh", "perovskites", "mp_gap", "mp_e_form"]
 
 
@@ -22,24 +28,68 @@ def mirror():
     return Path(folder)
 
 
+@pytest.fixture
+def shipped():
+    """The configuration as it is shipped."""
+    config = {}
+    for name in ("config", "datasets", "models", "pretraining"):
+        config |= yaml.safe_load((PROJECT / f"config/{name}.yaml").read_text())
+    return config
+
+
+def overlaid(config, changes):
+    """A configuration with the changes of an overlay."""
+    merged = dict(config)
+    for key, value in changes.items():
+        merged[key] = overlaid(config[key], value) if isinstance(value, dict) and key in config else value
+    return merged
+
+
+def error_line(done):
+    """The first line of a failed run that is meant for the user."""
+    lines = [line for line in done.text.splitlines() if "error:" in line or "config key" in line]
+    assert len(lines) >= 1, done.text
+    return lines[0]
+
+
 class Checkout:
     """A copy of the workflow in a folder of its own, driven through the command line."""
 
     def __init__(self, folder):
         self.folder = folder
+        folder.mkdir(exist_ok=True)
         for name in ("Snakefile", "config", "workflow", "envs", "resources", "profiles"):
             source = PROJECT / name
             copy = shutil.copytree if source.is_dir() else shutil.copy
             copy(source, folder / name, **({"ignore": shutil.ignore_patterns("downloads")} if source.is_dir() else {}))
 
-    def snakemake(self, *arguments, cores=2):
-        """Run snakemake; returns the finished process with its output in .text."""
+    @staticmethod
+    def command(*arguments, cores=2):
+        """The words that run snakemake."""
         program = Path(sys.executable).with_name("snakemake")
-        command = [program, f"-c{cores}", "--set-threads", "finetune=2", "fit_baseline=2", *arguments]
+        return [program, f"-c{cores}", "--set-threads", "pretrain=2", "finetune=2", "fit_baseline=2", *arguments]
+
+    def snakemake(self, *arguments, cores=2):
+        """Run snakemake where no other machine can be reached; returns the finished process with its output in .text."""
+        path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(OFFLINE)]))
         done = subprocess.run(
-            command, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=HANGS
+            self.command(*arguments, cores=cores),
+            cwd=self.folder,
+            env=os.environ | {"PYTHONPATH": path},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=HANGS,
         )
         done.text = done.stdout
+        return done
+
+    def make(self, *arguments):
+        """Run snakemake where it succeeds; raise its one line for the user where it ends with exit status 1."""
+        done = self.snakemake(*arguments)
+        if done.returncode:
+            assert done.returncode == 1 and "Traceback (most" not in done.text, done.text
+            raise DataError(re.sub(r"^\[.*?\] error: ", "", error_line(done).strip()))
         return done
 
     def planned(self, *arguments):
@@ -54,3 +104,12 @@ class Checkout:
 @pytest.fixture
 def checkout(tmp_path):
     return Checkout(tmp_path)
+
+
+@pytest.fixture
+def problem():
+    """Inputs [96, 3] and targets [96] for the network of small_problem."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(96, 3, generator=generator)
+    y = x @ torch.tensor([1.0, -2.0, 0.5])
+    return x, y

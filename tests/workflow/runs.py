@@ -1,6 +1,7 @@
 """A user's CSV of 60 measured formation energies and a fast configuration for it."""
 
 import yaml
+from conftest import error_line  # noqa: F401
 
 from matpretrain.sources import read_embedded
 
@@ -28,9 +29,3 @@ def write_config(folder, **changes):
     }
     (folder / "my.yaml").write_text(yaml.safe_dump(config))
     return ["--configfile", "my.yaml"]
-
-
-def error_line(done):
-    lines = [line for line in done.text.splitlines() if "error:" in line or "config key" in line]
-    assert len(lines) >= 1, done.text
-    return lines[0]

@@ -1,8 +1,12 @@
 import numpy as np
 import pandas as pd
+import pytest
 from runs import error_line, write_config
 
-from matpretrain.files import read_csv
+from matpretrain.composition import parse_formulas
+from matpretrain.files import DataError, read_csv
+from matpretrain.members import load_members, seed_folders
+from matpretrain.predict import member_predictions, predict_file
 from matpretrain.sources import optical_constants
 
 FOLDER = "results/enz/mine/rescnn"
@@ -20,9 +24,11 @@ def test_spectra_of_a_csv_are_learned_and_screened(checkout):
     entry = {"csv": "mine.csv", "energies": [1.0, 6.0, 0.25], "target": "eps", "unit": "1", "n_folds": 2}
     enz = {"datasets": ["mine"], "models": ["rescnn"], "recipe": {"epochs": 2}}
     config = write_config(
-        checkout.folder, datasets={"mine": entry}, benchmark={"datasets": ["exp_formation_energy"], "seeds": [0, 1]}, enz=enz, corpora={}, pretraining={}
+        checkout.folder, datasets={"mine": entry}, benchmark={"datasets": ["exp_formation_energy"], "seeds": [0, 1]}, enz=enz, corpora={}, pretraining={},
+        predict={"new": {"csv": "new.csv", "dataset": "mine", "model": "rescnn"}},
     )  # fmt: skip
-    done = checkout.snakemake(*config, "--", "enz")
+    (checkout.folder / "new.csv").write_text("id,formula\na,AgAu\nb,TiN\n")
+    done = checkout.snakemake(*config, "--", "enz", "results/predict/new.csv")
     assert done.returncode == 0, done.text
     predictions = read_csv(checkout.folder / "results/finetune/mine/rescnn/predictions.csv", dtype={"id": str})
     assert list(predictions.columns[:4]) == ["id", "quantity", "energy", "fold"]
@@ -44,8 +50,27 @@ def test_spectra_of_a_csv_are_learned_and_screened(checkout):
     assert np.isclose(scores["eps_im", "mae"], error.xs("eps_im", level="quantity").abs().mean(), rtol=1e-4)
     assert (checkout.folder / "results/figures/enz/mine/rescnn.png").stat().st_size > 20_000
 
+    folder = checkout.folder / "results/finetune/mine/rescnn"
+    networks = load_members(seed_folders(folder))
+    table = read_csv(checkout.folder / "results/data/mine/table.csv", dtype={"id": str, "formula": str})
+    means, _ = member_predictions(networks, parse_formulas(table["formula"].tolist())[0])
+    for member, mean in zip(networks.members, means, strict=True):
+        own = test.query(f"seed == {member.seed} and fold == {member.fold}")["prediction"].to_numpy().reshape(-1, 42)
+        np.testing.assert_allclose(mean[table["fold"] == member.fold], own, rtol=1e-3, atol=1e-4)
+    new = read_csv(checkout.folder / "results/predict/new.csv")
+    columns = ["id", "formula", "quantity", "energy", "prediction", "aleatoric_std", "epistemic_std", "distance", "far"]
+    assert list(new.columns) == columns and (new["epistemic_std"] > 0).all()
+    assert new["id"].tolist() == ["a"] * 42 + ["b"] * 42 and new["energy"].tolist() == [*np.arange(1, 6.1, 0.25)] * 4
+    assert new["quantity"].tolist() == (["eps_re"] * 21 + ["eps_im"] * 21) * 2
+    both, _ = member_predictions(networks, parse_formulas(["AgAu", "TiN"])[0])
+    np.testing.assert_allclose(new["prediction"], both.mean(0).ravel())
+    record = folder / "seed0/model.json"
+    record.write_text(record.read_text().replace('"energy"', '"formerly"'))
+    with pytest.raises(DataError, match="no energies"):
+        predict_file(checkout.folder / "new.csv", [folder / "seed0"])
+
     before = (checkout.folder / "results/data/mine/table.csv").read_bytes()
     write_spectra(checkout.folder, 30, lambda table: table.assign(eps_im=table["eps_im"].mask(table.index == table.index[3])))
     done = checkout.snakemake(*config, "--", "results/data/mine/spectra.npz")
-    assert done.returncode == 1 and all(word in error_line(done) for word in ("mine.csv", "row 4", "finite"))
+    assert done.returncode == 1 and all(word in error_line(done) for word in ("mine.csv", "line 5", "finite"))
     assert (checkout.folder / "results/data/mine/table.csv").read_bytes() == before

@@ -6,104 +6,232 @@ import numpy as np
 import pytest
 from runs import NEW, error_line, write_config, write_csv_of_60
 
+FAULTS = "The workflow"
+
 
 @pytest.mark.parametrize(
-    ("edit", "words"),
+    ("what", "edit", "words"),
     [
-        (lambda t: t.assign(formula=["Xx2", *t["formula"][1:]]), ["mine.csv", "line 2", "Xx", "correct or remove"]),
-        (lambda t: t.assign(energy=[np.inf, *t["energy"][1:]]), ["mine.csv", "line 2", "finite"]),
-        (lambda t: t.assign(id="same"), ["mine.csv", "line 3", "id same", "unique"]),
-        (lambda t: t.rename(columns={"energy": "value"}), ["mine.csv", "'energy'", "registry"]),
-        (lambda t: t.head(0), ["mine.csv", "no rows"]),
-        (lambda t: t.assign(formula=["Og", *t["formula"][1:]]), ["mine.csv", "line 2", "Og", "unknown_elements: drop"]),
-        (lambda t: t.head(4), ["mine.csv", "4 rows", "5 folds", "n_folds"]),
+        (
+            "A table that now has a dummy species",
+            lambda t: t.assign(formula=["Xx2", *t["formula"][1:]]),
+            ["mine.csv", "line 2", "Xx", "correct or remove"],
+        ),
+        (
+            "A table that now has an infinite target",
+            lambda t: t.assign(energy=[np.inf, *t["energy"][1:]]),
+            ["mine.csv", "line 2", "finite"],
+        ),
+        ("A table that now has one id for all", lambda t: t.assign(id="same"), ["mine.csv", "line 3", "id same", "unique"]),
+        (
+            "A table that now lacks the target",
+            lambda t: t.rename(columns={"energy": "value"}),
+            ["mine.csv", "'energy'", "registry"],
+        ),
+        ("A table that now has no rows", lambda t: t.head(0), ["mine.csv", "no rows"]),
+        (
+            "A table that now has an unknown element",
+            lambda t: t.assign(formula=["Og", *t["formula"][1:]]),
+            ["mine.csv", "line 2", "Og", "unknown_elements: drop"],
+        ),
+        ("A table that now has four rows", lambda t: t.head(4), ["mine.csv", "4 rows", "5 folds", "n_folds"]),
     ],
 )
-def test_bad_rows_end_with_one_line_and_leave_earlier_results(checkout, edit, words):
+def test_bad_rows_end_with_one_line_and_leave_earlier_results(checkout, fault, what, edit, words):
     table = "results/data/mine/table.csv"
     write_csv_of_60(checkout.folder)
     arguments = write_config(checkout.folder)
     assert checkout.snakemake(*arguments, "--", table).returncode == 0
-    files = sorted((checkout.folder / "results/data/mine").iterdir())
-    earlier = [path.read_bytes() for path in files]
     write_csv_of_60(checkout.folder, edit)
-    done = checkout.snakemake(*arguments, "--", table)
-    assert done.returncode == 1
-    line = error_line(done)
-    assert all(word in line for word in words), line
-    assert "Traceback" not in done.text
-    assert sorted((checkout.folder / "results/data/mine").iterdir()) == files
-    assert [path.read_bytes() for path in files] == earlier
+    with fault(what, *words, kept=[checkout.folder / "results/data/mine"]):
+        checkout.make(*arguments, "--", table)
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("what", "changes", "words"),
     [
-        ({"recipe": {"epoch": 3}}, ["recipe", "'epoch'"]),
-        ({"recipe": {"epochs": "many"}}, ["recipe.epochs", "'many'", "integer"]),
-        ({"learning_rate": 1}, ["(top level)", "'learning_rate'"]),
-        ({"benchmark": {"models": ["rost"]}}, ["benchmark.models", "'rost'", "roost"]),
-        ({"datasets": {"mine": {"csv": "absent.csv", "target": "x", "unit": "eV"}}}, ["datasets.mine.csv", "absent.csv"]),
-        ({"datasets": {"mine": {"csv": "mine.csv", "unit": "eV"}}}, ["datasets.mine", "'target'"]),
-        ({"benchmark": {"exclude": {"mine": ["roost"]}}}, ["benchmark.exclude.mine", "roost", "not part"]),
-        ({"mirror": "nowhere"}, ["mirror", "nowhere", "no such folder"]),
-        ({"recipe": {"learning_rate": "1e-3"}}, ["recipe.learning_rate", "write 1.0e-3"]),
+        ("A key that does not exist", {"recipe": {"epoch": 3}}, ["recipe", "'epoch'"]),
+        ("A word instead of a number", {"recipe": {"epochs": "many"}}, ["recipe.epochs", "'many'", "integer"]),
+        ("A key in the wrong place", {"learning_rate": 1}, ["(top level)", "'learning_rate'"]),
+        ("A model that is not registered", {"benchmark": {"models": ["rost"]}}, ["benchmark.models", "'rost'", "roost"]),
         (
-            {"datasets": {"mine": {"target": "x", "unit": "eV"}}},
-            ["datasets.mine", "exactly one of matbench or matminer or csv or embedded"],
+            "A CSV of the registry that is not there",
+            {"datasets": {"mine": {"csv": "absent.csv", "target": "x", "unit": "eV"}}},
+            ["datasets.mine.csv", "absent.csv"],
         ),
-        ({"models": {"net": {"encoder": "net", "label": "Net"}}}, ["models.net.encoder", "net.py"]),
-        ({"device": "gpu"}, ["device", "'gpu'"]),
-        ({"pretraining": {"ssl": {"corpus": "absent"}}}, ["pretraining.ssl.corpus", "'absent'", "huang2024"]),
-        ({"pretraining": {"ssl": {"tasks": {"puzzle": {}}}}}, ["pretraining.ssl.tasks", "'puzzle'"]),
-        ({"corpora": {"mine": {"kind": "union", "of": ["oqmd"]}}}, ["corpora.mine", "dataset of that name"]),
-        ({"corpora": {"ours": {"kind": "union", "of": ["nothing"]}}}, ["corpora.ours.of", "'nothing'"]),
-        ({"models": {"roost-ssl": {"pretraining": "absent"}}}, ["models.roost-ssl.pretraining", "'absent'"]),
-        ({"pretraining": {"ssl": {"corpus": "oqmd"}}}, ["corpora.oqmd", "cannot be downloaded", "csv: PATH"]),
-        ({"predict": {"new": NEW | {"csv": "absent.csv"}}}, ["predict.new.csv", "absent.csv", "no such file"]),
-        ({"predict": {"new": NEW | {"dataset": "yours"}}}, ["predict.new.dataset", "'yours'", "mine"]),
-        ({"predict": {"new": NEW | {"model": "rost"}}}, ["predict.new.model", "'rost'", "roost"]),
-        ({"predict": {"new": NEW | {"model": "rf-magpie"}}}, ["predict.new.model", "rf-magpie", "baseline"]),
-        ({"predict": {"new": NEW | {"id": "key"}}}, ["predict.new", "'id'"]),
-        ({"predict": {"new": {"csv": "mine.csv", "model": "roost"}}}, ["predict.new", "'dataset'"]),
-        ({"maps": {"pretraining": ["sll"]}}, ["maps.pretraining", "'sll'", "untrained"]),
-        ({"subsets": {"huang2024": {"sizes": ["110%"]}}}, ["subsets.huang2024.sizes", "110%"]),
-        ({"subsets": {"huang2024": {"reference": "rost"}}}, ["subsets.huang2024.models", "'rost'"]),
-        ({"benchmark": {"models": ["megnet"]}}, ["benchmark", "megnet reads structures, which matbench_steels has none of"]),
+        ("A dataset without its target", {"datasets": {"mine": {"csv": "mine.csv", "unit": "eV"}}}, ["mine", "'target'"]),
+        (
+            "A run left out that is not part of the benchmark",
+            {"benchmark": {"exclude": {"mine": ["roost"]}}},
+            ["benchmark.exclude.mine", "roost", "not part"],
+        ),
+        ("A mirror that is not there", {"mirror": "nowhere"}, ["mirror", "nowhere", "no such folder"]),
+        ("A number that YAML reads as text", {"recipe": {"learning_rate": "1e-3"}}, ["learning_rate", "write 1.0e-3"]),
+        (
+            "A dataset without a source",
+            {"datasets": {"mine": {"target": "x", "unit": "eV"}}},
+            ["datasets.mine", "exactly one of matbench or matminer or csv or embedded or by_hand"],
+        ),
+        (
+            "A dataset that must be fetched by hand",
+            {"benchmark": {"datasets": ["mp2021_n"]}},
+            ["datasets.mp2021_n", "by hand", "figshare", "csv: PATH"],
+        ),
+        (
+            "Folds for a folder that has its own split",
+            {"datasets": {"mine": {"csv": ".", "target": "x", "unit": "eV", "n_folds": 3}}},
+            ["datasets.mine.n_folds", "own split"],
+        ),
+        (
+            "A network without its module",
+            {"models": {"net": {"encoder": "net", "label": "Net"}}},
+            ["models.net.encoder", "net.py"],
+        ),
+        ("A device that does not exist", {"device": "gpu"}, ["device", "'gpu'"]),
+        (
+            "A corpus that is not registered",
+            {"pretraining": {"ssl": {"corpus": "absent"}}},
+            ["pretraining.ssl.corpus", "'absent'", "registry of corpora"],
+        ),
+        ("A pretext task that does not exist", {"pretraining": {"ssl": {"tasks": {"puzzle": {}}}}}, ["ssl.tasks", "'puzzle'"]),
+        (
+            "A corpus with the name of a dataset",
+            {"corpora": {"mine": {"kind": "union", "of": ["oqmd"]}}},
+            ["corpora.mine", "dataset of that name"],
+        ),
+        (
+            "A union with a corpus that is not registered",
+            {"corpora": {"ours": {"kind": "union", "of": ["nothing"]}}},
+            ["corpora.ours.of", "'nothing'"],
+        ),
+        (
+            "A strategy that is not registered",
+            {"models": {"roost-ssl": {"pretraining": "absent"}}},
+            ["models.roost-ssl.pretraining", "'absent'"],
+        ),
+        (
+            "A corpus that only a mirror has, without a mirror",
+            {"pretraining": {"ssl": {"corpus": "oqmd"}}},
+            ["corpora.oqmd", "cannot be downloaded", "csv: PATH"],
+        ),
+        (
+            "A baseline beside a network of structures",
+            {"modes": {"models": ["finder", "rf-magpie"]}},
+            ["modes.models", "rf-magpie", "baseline"],
+        ),
+        (
+            "Two modes on a dataset of formulas",
+            {"modes": {"datasets": ["mine"]}},
+            ["modes", "finder-structure reads structures, which mine has none of"],
+        ),
+        (
+            "Formulas to predict that are not there",
+            {"predict": {"new": NEW | {"csv": "absent.csv"}}},
+            ["predict.new.csv", "absent.csv", "no such file"],
+        ),
+        (
+            "A prediction from a dataset that is not registered",
+            {"predict": {"new": NEW | {"dataset": "yours"}}},
+            ["predict.new.dataset", "'yours'", "registry of datasets"],
+        ),
+        (
+            "A prediction by a model that is not registered",
+            {"predict": {"new": NEW | {"model": "rost"}}},
+            ["predict.new.model", "'rost'", "roost"],
+        ),
+        (
+            "A prediction by a baseline",
+            {"predict": {"new": NEW | {"model": "rf-magpie"}}},
+            ["predict.new.model", "rf-magpie", "baseline"],
+        ),
+        ("A key that predictions do not have", {"predict": {"new": NEW | {"id": "key"}}}, ["predict.new", "'id'"]),
+        (
+            "A prediction without its dataset",
+            {"predict": {"new": {"csv": "mine.csv", "model": "roost"}}},
+            ["predict.new", "'dataset'"],
+        ),
+        ("A map of a strategy that is not registered", {"maps": {"pretraining": ["sll"]}}, ["maps.pretraining", "'sll'"]),
+        ("A subset of more than all rows", {"subsets": {"huang2024": {"sizes": ["110%"]}}}, ["huang2024.sizes", "110%"]),
+        (
+            "A reference that is not registered",
+            {"subsets": {"huang2024": {"reference": "rost"}}},
+            ["subsets.huang2024.models", "'rost'"],
+        ),
+        (
+            "A network of structures in a benchmark of formulas",
+            {"benchmark": {"models": ["megnet"]}},
+            ["benchmark", "megnet reads structures, which matbench_steels has none of"],
+        ),
     ],
 )
-def test_bad_configuration_names_the_key(checkout, changes, words):
+def test_bad_configuration_names_the_key(checkout, fault, what, changes, words):
     write_csv_of_60(checkout.folder)
-    done = checkout.snakemake(*write_config(checkout.folder, **changes), "-n")
-    assert done.returncode == 1
-    line = error_line(done)
-    assert all(word in line for word in words), line
+    with fault(what, *words):
+        checkout.make(*write_config(checkout.folder, **changes), "-n")
 
 
-def test_a_wrong_hash_and_an_absent_gpu_are_refused(checkout):
+@pytest.mark.parametrize(
+    ("what", "target", "words"),
+    [
+        (
+            "A target with a network of structures and a dataset of formulas",
+            "results/finetune/exp_formation_energy/megnet/predictions.csv",
+            ["datasets.exp_formation_energy", "no structures", "name a network of formulas"],
+        ),
+        (
+            "A target with a network of structures and spectra",
+            "results/finetune/optical_constants/finder-structure/predictions.csv",
+            ["datasets.optical_constants", "no structures"],
+        ),
+        (
+            "A target with a baseline and spectra",
+            "results/finetune/optical_constants/dummy/predictions.csv",
+            ["models.dummy", "baseline", "optical_constants holds spectra; name a network"],
+        ),
+        (
+            "The compositions of structures without a teacher, as a target",
+            "results/data/aflow_prototypes/compositions.npz",
+            ["corpora.aflow_prototypes", "teacher: PATH", "add it"],
+        ),
+    ],
+)
+def test_targets_that_cannot_be_made_name_the_key(checkout, fault, what, target, words):
+    with fault(what, *words):
+        checkout.make("-n", "--", target)
+
+
+def test_a_wrong_hash_and_an_absent_gpu_are_refused(checkout, fault, monkeypatch):
     write_csv_of_60(checkout.folder)
     entry = {"csv": "mine.csv", "target": "energy", "unit": "eV/atom", "sha256": "0" * 64}
     arguments = write_config(checkout.folder, datasets={"mine": entry})
-    done = checkout.snakemake(*arguments, "--", "results/data/mine/table.csv")
-    assert done.returncode == 1 and "sha256" in error_line(done)
-    import torch
-
-    if not torch.cuda.is_available():
-        arguments = write_config(checkout.folder, device="cuda")
-        done = checkout.snakemake(*arguments, "--", "results/finetune/mine/roost/seed0/predictions.csv")
-        assert done.returncode == 1 and "no working CUDA device" in error_line(done)
+    with fault("A CSV with another hash than the registry gives", "mine.csv: sha256"):
+        checkout.make(*arguments, "--", "results/data/mine/table.csv")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    arguments = write_config(checkout.folder, device="cuda")
+    with fault("A training with device: cuda where there is none", "device: cuda was asked for, but CUDA_VISIBLE_DEVICES"):
+        checkout.make(*arguments, "--", "results/finetune/mine/roost/seed0/predictions.csv")
 
 
-def test_an_output_that_cannot_be_written_is_named(checkout):
+def test_an_output_that_cannot_be_written_is_named(checkout, fault):
     write_csv_of_60(checkout.folder)
     blocked = checkout.folder / "results/data/mine"
     blocked.mkdir(parents=True)
     (blocked / "compositions.npz").mkdir()
     (blocked / "compositions.npz" / "in_the_way").touch()
-    done = checkout.snakemake(*write_config(checkout.folder), "--", "results/data/mine/table.csv")
-    assert done.returncode == 1 and "compositions.npz: cannot be written" in error_line(done)
-    assert "Traceback" not in done.text
+    with fault("An output that something is in the way of", "compositions.npz: cannot be written", kept=[blocked]):
+        checkout.make(*write_config(checkout.folder), "--", "results/data/mine/table.csv")
     assert not list(blocked.glob("*.tmp*"))
+
+
+def test_a_mirror_without_a_file_or_with_another_one_is_refused(checkout, fault):
+    tables = checkout.folder / "mirror/tables"
+    tables.mkdir(parents=True)
+    missing = "mirror/corpora/oqmd.csv.gz: no loader offers this file"
+    with fault("A mirror without a file that no loader offers", missing, "put it there"):
+        checkout.make("--config", "mirror=mirror", "--", "results/data/oqmd/compositions.npz")
+    (tables / "matbench_steels.csv.gz").write_bytes(gzip.compress(b"id,formula,target\nmb-steels-001,Fe,1\n", mtime=0))
+    with fault("A mirror with another version of a table", "matbench_steels.csv.gz: sha256", "fetch it again"):
+        checkout.make("--config", "mirror=mirror", "--", "results/data/matbench_steels/table.csv")
 
 
 def test_a_damaged_mirror_is_refused(mirror, checkout):
@@ -115,18 +243,20 @@ def test_a_damaged_mirror_is_refused(mirror, checkout):
     assert done.returncode == 1 and "matbench_steels.csv.gz: sha256" in error_line(done)
 
 
-def test_an_encoder_of_another_shape_is_refused_and_earlier_results_stay(checkout):
+def test_an_encoder_of_another_shape_is_refused_and_earlier_results_stay(checkout, fault):
     write_csv_of_60(checkout.folder)
     arguments = write_config(checkout.folder)
     target = "results/finetune/mine/roost-ssl/seed0/predictions.csv"
     assert checkout.snakemake(*arguments, "--", target).returncode == 0
-    before = (checkout.folder / target).read_bytes()
     weights = checkout.folder / "results/pretrain/ssl/encoder.safetensors"
     onehot = {"ssl": {"corpus": "ours", "elements": "onehot"}}
     other = write_config(checkout.folder, pretraining=onehot)
     assert checkout.snakemake(*other, "--", "results/pretrain/ssl/encoder.safetensors").returncode == 0
     write_config(checkout.folder)
     weights.touch()
-    done = checkout.snakemake(*arguments, "--rerun-triggers", "mtime", "--", target)
-    assert done.returncode == 1 and "encoder.safetensors: has another shape of" in error_line(done)
-    assert "Traceback" not in done.text and (checkout.folder / target).read_bytes() == before
+    with fault(
+        "An encoder pretrained with other arguments",
+        "encoder.safetensors: has another shape of",
+        kept=[(checkout.folder / target).parent],
+    ):
+        checkout.make(*arguments, "--rerun-triggers", "mtime", "--", target)

@@ -1,8 +1,12 @@
 """Single targets of the workflow through its command line, each in a checkout of its own."""
 
+import re
+
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from conftest import PROJECT
 from runs import COLUMNS, FAST, error_line, write_config, write_csv_of_60
 
 from matpretrain.files import read_csv
@@ -22,35 +26,34 @@ def test_a_csv_and_three_keys_give_predictions(checkout):
     assert (test["aleatoric_std"] > 0).all() and (test["epistemic_std"] > 0).all()
 
 
-def test_an_interrupted_pretraining_goes_on(checkout):
-    write_csv_of_60(checkout.folder)
-    target = "results/pretrain/ssl/encoder.safetensors"
-    arguments = [*write_config(checkout.folder, pretraining_recipe={"epochs": 4, "batch_size": 16}), "--", target]
-    assert checkout.snakemake(*arguments).returncode == 0
-    expected = (checkout.folder / target).read_bytes()
-    history = read_csv(checkout.folder / "results/pretrain/ssl/history.csv")
-    (checkout.folder / target).unlink()
-    plain = checkout.folder / "workflow/scripts/matpretrain/files.py"  # plumbing: it has no fingerprint
-    content = plain.read_text()
-    plain.write_text(
-        content.replace(
-            "        os.replace(temporary, path)\n",
-            "        os.replace(temporary, path)\n        if path.name == 'training.pt':\n            os._exit(9)\n",
-        )
-    )
-    assert "os._exit" in plain.read_text()
-    died = checkout.snakemake(*arguments)
-    assert died.returncode == 1
-    (state,) = (checkout.folder / "results/pretrain/.state").iterdir()
-    assert (state / "training.pt").exists()
-    plain.write_text(content)
-    done = checkout.snakemake(*arguments)
+def test_hundreds_of_trainings_are_planned_in_one_graph(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(PROJECT / "benchmark")
+    from dag import configuration, dry_run
+
+    assert dry_run(configuration(tmp_path))[0] == 9 * 6 * 10
+
+
+def test_two_networks_side_by_side_on_rows_that_neither_was_trained_on(checkout):
+    small = {"readout": False, "layers": 1}
+    config = {
+        "models": {
+            "a": {"encoder": "finder", "label": "without structures", "arguments": small},
+            "b": {"encoder": "finder", "label": "with structures", "arguments": small | {"mode": "structure"}},
+        },
+        "modes": {"datasets": ["aflow_density"], "models": ["a", "b"]},
+        "benchmark": {"seeds": [0]},
+        "encoder_recipes": {"finder": {"epochs": 1, "batch_size": 32}},
+    }
+    (checkout.folder / "my.yaml").write_text(yaml.safe_dump(config))
+    done = checkout.snakemake("--configfile", "my.yaml", "--", "modes")
     assert done.returncode == 0, done.text
-    log = (checkout.folder / "logs/pretrain/ssl.log").read_text()
-    assert "goes on from results/pretrain/.state/ssl-" in log
-    assert (checkout.folder / target).read_bytes() == expected
-    again = read_csv(checkout.folder / "results/pretrain/ssl/history.csv")
-    assert again["loss"].tolist() == history["loss"].tolist()
+    table = read_csv(checkout.folder / "results/data/aflow_density/table.csv", dtype={"id": str}).set_index("id")
+    for model in "ab":
+        with np.load(checkout.folder / f"results/finetune/aflow_density/{model}/seed0/test_rows.npz") as arrays:
+            assert set(table["fold"].loc[arrays["id"]]) == {0} and arrays["features"].shape == (85, 200)
+    correlations = read_csv(checkout.folder / "results/modes/aflow_density.csv")
+    assert len(correlations) == 25 and correlations["r"].between(0, 1).all()
+    assert (checkout.folder / "results/figures/modes/aflow_density.png").stat().st_size > 20_000
 
 
 def test_an_encoder_of_crystals_is_pretrained_by_the_same_rule(checkout):
@@ -60,6 +63,7 @@ def test_an_encoder_of_crystals_is_pretrained_by_the_same_rule(checkout):
 
     small = {"pretraining": {"cdssl-aflow": {"arguments": {"size": "small"}, "recipe": {"epochs": 2, "batch_size": 16}}}}
     small |= {"corpora": {"aflow_prototypes": {"sample": 170}}, "pretraining_validation": 0.3}
+    small |= {"models": {"megnet-cdssl-aflow": {"arguments": {"size": "small"}}}}
     (checkout.folder / "my.yaml").write_text(yaml.safe_dump(small))
     made = ["results/probes/crystals/cdssl-aflow.csv"]
     made += [f"results/figures/{kind}/cdssl-aflow.png" for kind in ("pretraining", "crystals")]
@@ -117,7 +121,7 @@ def test_a_network_of_structures_is_finetuned_from_its_pretraining(checkout):
     models = {"megnet-cdssl-aflow": {"arguments": {"size": "large"}}}
     (checkout.folder / "my.yaml").write_text(yaml.safe_dump(config | {"models": models}))
     done = checkout.snakemake("--configfile", "my.yaml", "--", target)
-    assert done.returncode == 1 and "has another shape of" in error_line(done)
+    assert done.returncode == 1 and "arguments.size: large, but small in pretraining.cdssl-aflow" in error_line(done)
     assert read_csv(checkout.folder / target).equals(table)
 
 
@@ -161,3 +165,17 @@ def test_matbench_tasks_from_a_mirror_are_recorded_for_the_leaderboard(mirror, c
     for task in recorded.tasks:
         expected = published.loc[(task.dataset_name, "dummy"), [f"fold_{k}" for k in range(5)]]
         assert [task.results[f"fold_{k}"]["scores"]["mae"] for k in range(5)] == pytest.approx(expected.tolist(), abs=1e-4)
+
+
+def test_account_and_partition_of_the_slurm_profile_reach_every_job(checkout):
+    write_csv_of_60(checkout.folder)
+    profile = checkout.folder / "profiles/slurm/config.yaml"
+    profile.write_text(re.sub(r"^( *)# ?(?= *- |set-resources:)", r"\1", profile.read_text(), flags=re.MULTILINE))
+    target = "results/finetune/mine/roost/predictions.csv"
+    done = checkout.snakemake("-n", "--profile", "profiles/slurm", *write_config(checkout.folder), "--", target)
+    assert done.returncode == 0, done.text
+    resources = dict(re.findall(r"^rule (\w+):.*?^    resources: (.*?)$", done.text, re.MULTILINE | re.DOTALL))
+    assert sorted(resources) == ["export_elements", "finetune", "merge_seeds", "prepare_dataset"]
+    assert all("slurm_account=YOURS" in text and "runtime=" in text and "mem_mb=" in text for text in resources.values())
+    assert "slurm_partition=GPUS" in resources["finetune"] and "gpu=0" in resources["finetune"]
+    assert "slurm_partition=YOURS" in resources["merge_seeds"] and "runtime=30" in resources["merge_seeds"]

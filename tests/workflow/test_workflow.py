@@ -1,6 +1,9 @@
 """The workflow through its command line, on a user's CSV of 60 measured formation energies."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 from runs import COLUMNS, MODELS, NEW, error_line, write_config, write_csv_of_60
@@ -55,9 +58,55 @@ def test_every_product_is_there_and_consistent(finished):
     ]  # fmt: skip
     probes = read_csv(results / "tables/probes.csv")
     assert probes["epoch"].tolist() == [0, 1, 2] and set(probes["pretraining"]) == {"ssl"}
-    record = json.loads((results / "finetune/mine/roost/seed0/provenance.json").read_text())
-    assert record["device"] and record["code_version"] and record["versions"]["torch"]
+    folders = {path.parent for path in results.rglob("*") if path.suffix in (".csv", ".npy", ".npz", ".png", ".safetensors")}
+    for folder in folders - {results / "pretrain/ssl/epochs"}:
+        for path in list(folder.glob("*provenance.json")) or pytest.fail(f"{folder} has no record"):
+            record = json.loads(path.read_text())
+            assert record["device"] and record["code_version"] and record["versions"]["torch"] and record["outputs"]
     assert not list(finished.folder.rglob("*.tmp*"))
+
+
+def test_a_file_changed_in_place_within_a_folder_is_read_again(checkout):
+    folder = checkout.folder / "split"
+    folder.mkdir()
+    write_csv_of_60(checkout.folder)
+    table = read_csv(checkout.folder / "mine.csv").rename_axis("id").reset_index()
+    table[:40].to_csv(folder / "train.csv", index=False)
+    table[40:].to_csv(folder / "test.csv", index=False)
+    datasets = {"mine": {"csv": "split", "id": "id", "target": "energy", "unit": "eV/atom"}}
+    target = [*write_config(checkout.folder, datasets=datasets), "--", "results/data/mine/table.csv"]
+    checkout.make(*target)
+    assert checkout.planned(*target) == []
+    with (folder / "train.csv").open("r+") as handle:
+        handle.write(table[:40].assign(energy=table["energy"] + 1).to_csv(index=False))
+    assert checkout.planned(*target) == ["prepare_dataset"]
+
+
+def test_a_benchmark_without_probed_datasets_has_no_table_of_probes(finished):
+    benchmark = {"datasets": ["mine"], "models": MODELS, "seeds": [0, 1]}
+    planned = finished.planned(*write_config(finished.folder, benchmark=benchmark))
+    write_config(finished.folder)
+    assert "tabulate_probes" not in planned and "finetune" not in planned
+
+
+def verified(checkout):
+    environment = os.environ | {"PYTHONPATH": "workflow/scripts"}
+    command = [sys.executable, "-m", "matpretrain.verify", "results"]
+    done = subprocess.run(command, cwd=checkout.folder, env=environment, capture_output=True, text=True)
+    return done.returncode, done.stdout.splitlines()
+
+
+def test_results_are_verified_and_a_changed_prediction_is_named(finished):
+    status, lines = verified(finished)
+    assert status == 0 and int(lines[0].removesuffix(" results verified")) > 30, lines
+    path = finished.folder / "results/finetune/mine/roost/seed0/predictions.csv"
+    times, content = path.stat(), path.read_bytes()
+    path.write_bytes(content.replace(b"0,test", b"1,test", 1))
+    status, lines = verified(finished)
+    assert status == 1 and len(lines) == 1 and "predictions.csv: changed since finetune made it" in lines[0]
+    path.write_bytes(content)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert verified(finished)[0] == 0
 
 
 def test_pretraining_leaves_an_encoder_that_loads_and_is_where_finetuning_starts(finished):
@@ -70,7 +119,7 @@ def test_pretraining_leaves_an_encoder_that_loads_and_is_where_finetuning_starts
     history = read_csv(folder / "history.csv")
     assert history["loss"].iloc[-1] < history["loss"].iloc[0]
     assert sorted(p.name for p in (folder / "epochs").glob("*.safetensors")) == [f"000{k}.safetensors" for k in range(3)]
-    assert not any((finished.folder / "results/pretrain/.state").iterdir())
+    assert not list((finished.folder / "results").rglob(".state"))
     log = (finished.folder / "logs/finetune/mine/roost-ssl/seed0.log").read_text()
     assert "loaded all" in log and "results/pretrain/ssl/encoder.safetensors" in log
     assert "loaded" not in (finished.folder / "logs/finetune/mine/roost/seed0.log").read_text()
@@ -123,10 +172,10 @@ def test_scripts_are_tracked_like_modules(finished):
     edit_module(finished, "fit_baseline.py", "    return RandomForest", "    # many\n    return RandomForest")
     edit_module(finished, "matpretrain/jobs.py", "error: {error}", "error was: {error}")
     assert finished.planned(*finished.arguments) == []
-    edit_module(finished, "fit_baseline.py", "RandomForestRegressor(500", "RandomForestRegressor(400")
+    edit_module(finished, "fit_baseline.py", "trees=500", "trees=400")
     planned = finished.planned(*finished.arguments)
     assert planned.count("fit_baseline") == 4 and "finetune" not in planned
-    edit_module(finished, "fit_baseline.py", "RandomForestRegressor(400", "RandomForestRegressor(500")
+    edit_module(finished, "fit_baseline.py", "trees=400", "trees=500")
     edit_module(finished, "matpretrain/jobs.py", "error was: {error}", "error: {error}")
 
 
