@@ -1,7 +1,7 @@
 """Speed against peers, side by side in one run (`make bench`).
 
-Roost training against aviary-models 1.2.1 in an environment of its own, MEGNet training against matgl's trainer, both
-interleaved; Magpie against matminer. With MATPRETRAIN_MIRROR set, on steels, phonons and mp_e_form, the phonon crystals
+Roost against aviary-models 1.2.1 in an environment of its own, in training and in inference, MEGNet training against matgl's
+trainer, all interleaved; Magpie against matminer; last how our own cost grows (growth.py). With MATPRETRAIN_MIRROR set, on steels, phonons and mp_e_form, the phonon crystals
 and the OQMD formulas; else on the embedded data.
 """
 
@@ -54,16 +54,35 @@ def tables(folder):
     return paths, paths["matminer_transport_seebeck_p"]
 
 
-def rate(table, implementation, threads, processes, precision):
+def rate(table, task, implementation, threads, processes, precision):
     """Samples per second, summed over processes that run at the same time."""
     python = peer_python() if implementation == "aviary" else sys.executable
-    command = [python, HERE / "roost_training.py", implementation, table, f"--threads={threads}", f"--precision={precision}"]
+    command = [python, HERE / "roost_rate.py", implementation, table]
+    command += [f"--task={task}", f"--threads={threads}", f"--precision={precision}"]
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) for _ in range(processes)]
     outputs = [process.communicate()[0] for process in running]
     if any(process.returncode for process in running):
         sys.exit(f"{implementation} failed on {table}")
     return sum(float(output.split()[-1]) for output in outputs)
+
+
+def compare_roost(name, table, task, rounds):
+    """Print the rates of all modes on a table, and their ratios to aviary's."""
+    found = {mode: [] for mode in MODES}
+    for _ in range(rounds):
+        for mode, arguments in MODES.items():
+            found[mode].append(rate(table, task, *arguments))
+    print(f"\nRoost {task} on {name}, batch 128, samples/s (median of {rounds}, range)")
+    median = {mode: statistics.median(rates) for mode, rates in found.items()}
+    best_peer = max(value for mode, value in median.items() if mode.startswith("aviary"))
+    one_peer = median["aviary, one model, 2 threads"]
+    for mode, rates in found.items():
+        print(
+            f"  {mode:44s} {median[mode]:8,.0f}  ({min(rates):,.0f} to {max(rates):,.0f})  "
+            f"{median[mode] / one_peer:5.2f}x aviary's one model, {median[mode] / best_peer:5.2f}x its better mode",
+            flush=True,
+        )
 
 
 def compare_megnet(rounds):
@@ -95,24 +114,13 @@ if __name__ == "__main__":
     rounds = parser.parse_args().rounds
     with tempfile.TemporaryDirectory() as folder:
         data, formulas = tables(folder)
-        for name, table in data.items():
-            found = {mode: [] for mode in MODES}
-            for _ in range(rounds):
-                for mode, arguments in MODES.items():
-                    found[mode].append(rate(table, *arguments))
-            print(f"\nRoost training on {name}, batch 128, samples/s (median of {rounds}, range)")
-            median = {mode: statistics.median(rates) for mode, rates in found.items()}
-            best_peer = max(value for mode, value in median.items() if mode.startswith("aviary"))
-            one_peer = median["aviary, one model, 2 threads"]
-            for mode, rates in found.items():
-                print(
-                    f"  {mode:44s} {median[mode]:8,.0f}  ({min(rates):,.0f} to {max(rates):,.0f})  "
-                    f"{median[mode] / one_peer:5.2f}x aviary's one model, {median[mode] / best_peer:5.2f}x its better mode",
-                    flush=True,
-                )
+        for task in ("training", "inference"):
+            for name, table in data.items():
+                compare_roost(name, table, task, rounds)
         print(flush=True)
         subprocess.run([sys.executable, HERE / "magpie_features.py", formulas], check=True)
         print(flush=True)
         subprocess.run([sys.executable, HERE / "pretraining.py", formulas], check=True)
         print(flush=True)
         compare_megnet(rounds)
+        subprocess.run([sys.executable, HERE / "growth.py"], check=True)

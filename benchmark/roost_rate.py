@@ -1,10 +1,12 @@
-"""Training throughput of Roost, ours or aviary's: prints samples per second.
+"""Throughput of Roost in training or inference, ours or aviary's: prints samples per second.
 
 Run by benchmark/run.py, each implementation in its own environment. Both train the same model sizes with AdamW, L1
-loss, float32 (ours also bfloat16) and batches of 128 drawn from data that are already in memory.
+loss, float32 (ours also bfloat16) and batches of 128 drawn from data that are already in memory. For inference the batches
+are those of the data in order, without gradients.
 """
 
 import argparse
+import itertools
 import time
 
 import pandas as pd
@@ -14,7 +16,7 @@ BATCH = 128
 WARM_UP = 4
 
 
-def ours(table, precision):
+def ours(table, precision, training):
     """Step function of our Roost."""
     from matpretrain.composition import matscholar_vectors, parse_formulas
     from matpretrain.objectives import l1
@@ -23,22 +25,25 @@ def ours(table, precision):
     compositions, _ = parse_formulas(table["formula"].tolist())
     inputs = CompositionInputs(compositions)
     target = torch.tensor(table["target"].to_numpy(), dtype=torch.float32)
-    model = Roost(torch.nan_to_num(torch.tensor(matscholar_vectors())))
+    model = Roost(torch.nan_to_num(torch.tensor(matscholar_vectors()))).train(training)
     optimiser = torch.optim.AdamW(model.parameters(), lr=3e-4, weight_decay=1e-6, fused=True)
-    rows = iter(lambda: torch.randint(len(table), (BATCH,)), None)
 
-    def step():
-        part = next(rows)
+    def step(part):
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
-            loss = l1(model(inputs[part]), target[part])
+            output = model(inputs[part])
+            if not training:
+                return
+            loss = l1(output, target[part])
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
 
-    return step
+    rows = torch.arange(len(table))
+    draw = (lambda: torch.randperm(len(table))) if training else (lambda: rows)
+    return step, (part for _ in itertools.count() for part in draw().split(BATCH) if len(part) == BATCH)
 
 
-def aviary(table, precision):
+def aviary(table, precision, training):
     """Step function of aviary's Roost, its items cached and collated by its own loader."""
     from aviary.roost.data import CompositionData, collate_batch
     from aviary.roost.model import Roost
@@ -47,30 +52,28 @@ def aviary(table, precision):
     data = CompositionData(table, {"target": "regression"})
     for i in range(len(data)):
         data[i]
-    loader = torch.utils.data.DataLoader(data, BATCH, shuffle=True, collate_fn=collate_batch, drop_last=True)
-    model = Roost(task_dict={"target": "regression"}, robust=False, n_targets=[1])
+    loader = torch.utils.data.DataLoader(data, BATCH, shuffle=training, collate_fn=collate_batch, drop_last=True)
+    model = Roost(task_dict={"target": "regression"}, robust=False, n_targets=[1]).train(training)
     optimiser = torch.optim.AdamW(model.parameters(), lr=3e-4, weight_decay=1e-6)
 
-    def batches():
-        while True:
-            yield from loader
-
-    stream = batches()
-
-    def step():
-        inputs, targets, *_ = next(stream)
-        loss = (model(*inputs)[0][:, 0] - targets[0].squeeze()).abs().mean()
+    def step(batch):
+        inputs, targets, *_ = batch
+        output = model(*inputs)[0][:, 0]
+        if not training:
+            return
+        loss = (output - targets[0].squeeze()).abs().mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
 
-    return step
+    return step, (batch for _ in itertools.count() for batch in loader)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("implementation", choices=["ours", "aviary"])
     parser.add_argument("table", help="CSV with columns id, formula, target")
+    parser.add_argument("--task", choices=["training", "inference"], default="training")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=4)
     parser.add_argument("--precision", default="float32")
@@ -80,11 +83,13 @@ if __name__ == "__main__":
     table = pd.read_csv(options.table, keep_default_na=False)
     table = table.sample(min(len(table), 6400), random_state=0).reset_index(drop=True)
     table["target"] = (table["target"] - table["target"].mean()) / table["target"].std()
-    step = {"ours": ours, "aviary": aviary}[options.implementation](table, options.precision)
-    for _ in range(WARM_UP):
-        step()
-    started, steps = time.perf_counter(), 0
-    while time.perf_counter() - started < options.seconds:
-        step()
-        steps += 1
+    training = options.task == "training"
+    step, batches = {"ours": ours, "aviary": aviary}[options.implementation](table, options.precision, training)
+    with torch.set_grad_enabled(training):
+        for batch in itertools.islice(batches, WARM_UP):
+            step(batch)
+        started, steps = time.perf_counter(), 0
+        while time.perf_counter() - started < options.seconds:
+            step(next(batches))
+            steps += 1
     print(steps * BATCH / (time.perf_counter() - started))
