@@ -30,11 +30,14 @@ def is_running(pid):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
 def test_signals_stop_a_job_at_once(number):
-    before = signal.getsignal(number)
-    with pytest.raises(Stopped) as stopped, heed_signals():
-        os.kill(os.getpid(), number)
-    assert str(stopped.value) == f"stopped on {signal.Signals(number).name}"
-    assert signal.getsignal(number) == before and stop_reason() is None
+    before = signal.signal(number, signal.SIG_DFL)  # tests in the background are started with SIGINT ignored
+    try:
+        with pytest.raises(Stopped) as stopped, heed_signals():
+            os.kill(os.getpid(), number)
+        assert str(stopped.value) == f"stopped on {signal.Signals(number).name}"
+        assert signal.getsignal(number) == signal.SIG_DFL and stop_reason() is None
+    finally:
+        signal.signal(number, before)
 
 
 def test_a_second_signal_does_not_disturb_the_end():

@@ -163,32 +163,39 @@ def training_process(folder, rule):
     return None
 
 
+def killed(folder, command, rule, victim, pause):
+    """Run the workflow and kill it, or the script of a rule, `pause` seconds after that left a state; False if it was done before."""
+    log = folder / "workflow.txt"
+    with open(log, "w") as out:
+        run = subprocess.Popen(command, cwd=folder, stdout=out, stderr=out, start_new_session=True)
+    try:
+        job = None
+        while run.poll() is None and not (job and newest(folder / RESULTS[rule] / ".state") > job.create_time()):
+            job = job or training_process(folder, rule)
+            time.sleep(0.02)
+        time.sleep(pause)
+        if victim == "script":
+            with suppress(psutil.NoSuchProcess):
+                job.kill()
+            run.wait()
+        if run.poll() is not None:
+            assert run.returncode in (0, victim == "script"), log.read_text()
+            return run.returncode == 1
+        return True
+    finally:
+        if run.poll() is None:
+            os.killpg(run.pid, signal.SIGKILL)
+            run.wait()
+
+
 def test_a_killed_workflow_ends_with_the_same_bits(undisturbed):
     rng, folder = random.Random("kills of the workflow"), undisturbed.folder
     snakemake = [Path(sys.executable).with_name("snakemake"), "-c2", "--nolock", *undisturbed.arguments]
-    for rule, victim in (("pretrain", "group"), ("finetune", "group"), ("finetune", "script")):
-        if rule == "pretrain":
-            for path in RESULTS.values():
-                forget(folder / path)
-        with open(folder / "workflow.txt", "w") as log:
-            run = subprocess.Popen(snakemake, cwd=folder, stdout=log, stderr=log, start_new_session=True)
-            try:
-                while not (job := training_process(folder, rule)):
-                    assert run.poll() is None, (folder / "workflow.txt").read_text()
-                    time.sleep(0.02)
-                while not newest(folder / RESULTS[rule] / ".state") > job.create_time():
-                    assert run.poll() is None, (folder / "workflow.txt").read_text()
-                    time.sleep(0.02)
-                time.sleep(rng.uniform(0, 0.3))
-                if victim == "group":
-                    os.killpg(run.pid, signal.SIGKILL)
-                    run.wait()
-                else:
-                    job.kill()
-                    assert run.wait() == 1
-            finally:
-                if run.poll() is None:
-                    os.killpg(run.pid, signal.SIGKILL)
+    for path in RESULTS.values():
+        forget(folder / path)
+    for rule, victim in (("pretrain", "workflow"), ("finetune", "workflow"), ("finetune", "script")):
+        while not killed(folder, snakemake, rule, victim, rng.uniform(0, 0.3)):
+            forget(folder / RESULTS[rule])
     done = undisturbed.snakemake("--nolock", *undisturbed.arguments)
     assert done.returncode == 0, done.text
     assert "goes on from" in done.text and not leftovers(folder)
