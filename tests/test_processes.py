@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from matpretrain import composition
 from matpretrain.files import DataError
 from matpretrain.processes import Stopped, deferred, heed_signals, side_by_side, stop_reason
 
@@ -38,6 +39,15 @@ def test_signals_stop_a_job_at_once(number):
         assert signal.getsignal(number) == signal.SIG_DFL and stop_reason() is None
     finally:
         signal.signal(number, before)
+
+
+def test_a_signal_is_no_bad_formula(monkeypatch):
+    def interrupted(formula):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(composition, "Composition", interrupted)
+    with pytest.raises(Stopped), heed_signals():
+        composition.parse_formulas(["Fe2O3"])
 
 
 def test_a_second_signal_does_not_disturb_the_end():

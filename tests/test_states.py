@@ -1,3 +1,4 @@
+import errno
 import os
 import subprocess
 import threading
@@ -33,6 +34,17 @@ def job_of(folder, **params):
     )
 
 
+class Said(list):
+    """What a job said and noted."""
+
+    def __init__(self):
+        self.noted = {}
+        self.note = self.noted.update
+
+    def __call__(self, text):
+        self.append(text)
+
+
 def test_the_key_follows_parameters_inputs_and_kind_of_device(tmp_path):
     job = job_of(tmp_path)
     key = state_key(job, "cuda:0")
@@ -46,10 +58,10 @@ def test_the_key_follows_parameters_inputs_and_kind_of_device(tmp_path):
 
 
 def test_a_state_stays_after_a_failure_and_goes_after_success(tmp_path):
-    said, home = [], tmp_path / "seed0" / ".state"
+    said, home = Said(), tmp_path / "seed0" / ".state"
 
     def work(fails, **params):
-        with kept_state(job_of(tmp_path, **params), tmp_path / "seed0", "cpu", said.append) as state:
+        with kept_state(job_of(tmp_path, **params), tmp_path / "seed0", "cpu", said) as state:
             found = (state / "fold0.pt").exists()
             save_state({"of": {}}, state / "fold0.pt")
             if fails:
@@ -65,15 +77,50 @@ def test_a_state_stays_after_a_failure_and_goes_after_success(tmp_path):
     assert not home.exists()
 
 
+def test_the_time_of_interrupted_runs_counts_until_their_last_state(tmp_path):
+    said = Said()
+
+    def interrupted(seconds):
+        with pytest.raises(RuntimeError), kept_state(job_of(tmp_path), tmp_path / "seed0", "cpu", said) as state:
+            save_state({"of": {}}, state / "training.pt")
+            later = time.time() + seconds
+            os.utime(state / "training.pt", (later, later))
+            raise RuntimeError
+        return said.noted["earlier_seconds"]
+
+    assert interrupted(30) == 0
+    assert interrupted(12) == pytest.approx(30, abs=5)
+    with kept_state(job_of(tmp_path), tmp_path / "seed0", "cpu", said):
+        assert said.noted["earlier_seconds"] == pytest.approx(42, abs=5)
+
+
+def test_a_run_without_a_state_leaves_nothing(tmp_path):
+    with pytest.raises(RuntimeError), kept_state(job_of(tmp_path), tmp_path / "seed0", "cpu", Said()):
+        raise RuntimeError
+    assert not (tmp_path / "seed0/.state").exists()
+
+
+def test_a_file_system_without_locks_is_said_and_no_job_waits_for_a_dead_one(tmp_path, monkeypatch):
+    def lacking(*arguments):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", lacking)
+    said = Said()
+    for _ in range(2):
+        with kept_state(job_of(tmp_path), tmp_path / "seed0", "cpu", said):
+            (tmp_path / "seed0/.state/lock").touch()  # as another host's killed job would have left it
+    assert len(said) == 2 and "this file system has no locks" in said[0]
+
+
 def test_two_jobs_never_work_with_one_state(tmp_path, monkeypatch):
     monkeypatch.setattr(states, "POLL", 0.01)
-    said, ended = [], []
+    said, ended = Said(), []
 
     def second():
-        with kept_state(job_of(tmp_path), tmp_path / "seed0", "cpu", said.append):
+        with kept_state(job_of(tmp_path), tmp_path / "seed0", "cpu", said):
             ended.append(time.monotonic())
 
-    with kept_state(job_of(tmp_path), tmp_path / "seed0", "cpu", lambda text: None):
+    with kept_state(job_of(tmp_path), tmp_path / "seed0", "cpu", Said()):
         thread = threading.Thread(target=second)
         thread.start()
         while not said:

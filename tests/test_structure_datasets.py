@@ -84,18 +84,29 @@ def test_a_folder_keeps_its_own_split_and_holds_structures(tmp_path):
             ["test.csv: line 2 (id b)", "also in train.csv"],
         ),
         ("A bad target in one file of a split", {"val": {"target": "high"}}, ["val.csv: line 2 (id d)", "'high'"]),
+        ("A bad formula in one file of a split", {"val": {"formula": "XyZ"}}, ["line 2 of val.csv (id d)", "'XyZ'"]),
     ],
 )
 def test_bad_rows_of_a_folder_are_named_with_their_file(tmp_path, fault, what, columns, words):
-    folder = of_three_files(tmp_path, **columns)
+    (tmp_path / "gap").mkdir()
+    folder = of_three_files(tmp_path / "gap", **columns)
     with fault(what, *words):
         prepare(tmp_path, {"target": "target", "id": "ID"}, str(folder))
 
 
-def test_a_structure_of_another_composition_is_refused(tmp_path, fault):
+def test_rows_of_a_folder_without_ids_have_names_of_their_own(tmp_path):
     folder = of_three_files(tmp_path)
+    for path in folder.glob("*.csv"):
+        pd.read_csv(path).drop(columns="ID").to_csv(path, index=False)
+    table = prepare(tmp_path, {"target": "target"}, str(folder))
+    assert table["id"].tolist() == [f"train-row-{k}" for k in (1, 2, 3)] + ["val-row-1", "test-row-1", "test-row-2"]
+
+
+def test_a_structure_of_another_composition_is_refused(tmp_path, fault):
+    (tmp_path / "gap").mkdir()
+    folder = of_three_files(tmp_path / "gap")
     rows = pd.DataFrame({"id": list("abe"), "structure": list("abe"), "formula": ["NaCl", "Na0.5Cl0.5", "NaCl2"]})
-    with fault("A row with the structure of another composition", "structure e is no NaCl2, the formula of row e"):
+    with fault("A row with the structure of another composition", "structure e is not NaCl2, the formula of row e"):
         sources.open_structures(str(folder), None, None, rows)
     assert len(sources.open_structures(str(folder), None, None, rows[:2])[0]) == 2
 

@@ -227,8 +227,8 @@ def test_a_mirror_without_a_file_or_with_another_one_is_refused(checkout, fault)
     tables = checkout.folder / "mirror/tables"
     tables.mkdir(parents=True)
     missing = "mirror/corpora/oqmd.csv.gz: no loader offers this file"
-    with fault("A mirror without a file that no loader offers", missing, "put it there"):
-        checkout.make("--config", "mirror=mirror", "--", "results/data/oqmd/compositions.npz")
+    with fault("A mirror without a file that no loader offers", "config key mirror", missing, "put it there"):
+        checkout.make("-n", "--config", "mirror=mirror", "--", "results/data/oqmd/compositions.npz")
     (tables / "matbench_steels.csv.gz").write_bytes(gzip.compress(b"id,formula,target\nmb-steels-001,Fe,1\n", mtime=0))
     with fault("A mirror with another version of a table", "matbench_steels.csv.gz: sha256", "fetch it again"):
         checkout.make("--config", "mirror=mirror", "--", "results/data/matbench_steels/table.csv")

@@ -132,8 +132,10 @@ def corpora_of(*kinds):
 
 def corpus_keys(corpus):
     """Registry keys of a corpus that decide its compositions."""
-    words = ("licence", "citation")
-    return {k: v for k, v in config["corpora"][corpus].items() if k not in words}
+    entry, words = config["corpora"][corpus], ["licence", "citation"]
+    if "csv" in entry and "mirror_file" in entry:
+        words.append("n_samples")  # the registry's, not of the user's own file
+    return {k: v for k, v in entry.items() if k not in words}
 
 
 def unknown_elements(table):

@@ -3,6 +3,8 @@
 import hashlib
 import os
 
+from matpretrain.files import absent
+
 # The user's mirror, else a folder of the checkout: raw files that are missing are downloaded into it.
 RAW = config["mirror"] or "resources"
 
@@ -21,8 +23,12 @@ def mirror_table(dataset):
 
 
 def raw(file):
-    """A file below RAW as an input. Hashes say whether it is the right one, not its age: `make mirror` touches what it verifies."""
-    return ancient(f"{RAW}/{file}")
+    """A file below RAW as an input. Where a hash is known, that says whether it is the right one, not its age: `make mirror`
+    touches what it verifies."""
+    path, how = f"{RAW}/{file}", RAW_FILES[file]
+    if file not in FETCHED and not Path(path).is_file():
+        raise WorkflowError(f"config key mirror: {absent(path, **how)}")
+    return ancient(path) if how.get("dataset") or how.get("sha256") else path
 
 
 def listing(path):
@@ -122,8 +128,15 @@ def raw_files():
             "sha256": entry.get("mirror_sha256"),
             "instead": own + "csv: PATH)",
         }
-        found[entry.get("teacher")] = {"instead": own + "teacher: PATH)"}
+        found[entry.get("teacher")] = {
+            "sha256": entry.get("teacher_sha256"),
+            "instead": own + "teacher: PATH)",
+        }
     return {file: how for file, how in found.items() if file}
 
 
 RAW_FILES = raw_files()
+# What a rule fetches. Files of no loader are the user's: a rule sees to them only where a mirror is being filled.
+FETCHED = [
+    f for f, how in RAW_FILES.items() if how.get("dataset") or config["fill_mirror"]
+]

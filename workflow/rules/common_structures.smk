@@ -17,6 +17,13 @@ def teacher_file(corpus):
     return raw(teacher)
 
 
+def teacher_hash(corpus):
+    """The hash that the teacher of a corpus must have; a user's own may be anything."""
+    entry = config["corpora"][corpus]
+    own = Path(entry["teacher"]).is_file()
+    return None if own else entry.get("teacher_sha256")
+
+
 def structure_embeddings(wildcards):
     """Where the embeddings of a corpus come from: a file with vectors, or a teacher's run over structures."""
     if config["corpora"][wildcards.corpus]["kind"] == "vectors":

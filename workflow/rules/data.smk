@@ -17,7 +17,7 @@ rule fetch_file:
     log:
         "logs/data/fetch/{file}.log",
     wildcard_constraints:
-        file=names_or_none(RAW_FILES),
+        file=names_or_none(FETCHED),
     conda:
         "../../envs/data.yaml"
     params:

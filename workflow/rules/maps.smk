@@ -61,8 +61,8 @@ rule embed_test_rows:
     conda:
         "../../envs/torch.yaml"
     resources:
-        mem_mb=8000,
-        runtime=60,
+        mem_mb=grown(8000),
+        runtime=grown(60),
     params:
         code=lambda w: fingerprint(
             "embed_test_rows", config["models"][w.model]["encoder"]
@@ -96,8 +96,8 @@ rule plot_modes:
     conda:
         "../../envs/analysis.yaml"
     resources:
-        mem_mb=8000,
-        runtime=60,
+        mem_mb=grown(8000),
+        runtime=grown(60),
     params:
         models=config["modes"]["models"],
         history_models=lambda w: [

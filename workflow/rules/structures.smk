@@ -72,6 +72,7 @@ rule embed_structures:
         gpu=1,
     params:
         device=config["device"],
+        sha256=lambda w: teacher_hash(w.corpus),
         code=fingerprint("embed_structures"),
     script:
         "../scripts/embed_structures.py"

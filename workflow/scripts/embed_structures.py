@@ -7,7 +7,7 @@ import numpy as np
 from matpretrain.cgcnn import embed, load_teacher
 from matpretrain.crystal import Crystals
 from matpretrain.devices import claim_device, describe
-from matpretrain.files import atomic_path
+from matpretrain.files import atomic_path, check_hash
 from matpretrain.jobs import job
 
 PROGRESS = 10  # progress lines
@@ -37,6 +37,8 @@ def embed_structures(neighbours_path, teacher_path, atoms_path, device, say):
 
 if __name__ == "__main__":
     with job(snakemake) as say:
+        if snakemake.params.sha256:
+            check_hash(snakemake.input.teacher, snakemake.params.sha256)
         with claim_device(snakemake.params.device, say) as device:
             identity, embedding = embed_structures(
                 snakemake.input.neighbours,

@@ -16,7 +16,7 @@ from matpretrain.jobs import job
 from matpretrain.members import fold_weights, keep, save_members
 from matpretrain.objectives import SUPERVISED
 from matpretrain.processes import Stopped, side_by_side
-from matpretrain.spectra import COMPRESS, PARTS, RESTORE, smoother
+from matpretrain.spectra import COMPRESS, RESTORE, one_below_another, smoother
 from matpretrain.splits import fold_numbers, inner_split
 from matpretrain.states import check_history, kept_state, load_state, save_state
 from matpretrain.subsets import outer_split
@@ -71,19 +71,13 @@ class Training:
 
     def rows(self, rows, **values):
         """Data frame of some rows: id, for a spectrum quantity and energy, target, and values [len(rows), T] by name."""
-        frame = {"id": self.table["id"].to_numpy()[rows]}
+        frame, target = self.table[["id"]].iloc[rows].reset_index(drop=True), self.table.get("target")
         if self.spectra is None:
-            frame["target"] = self.table["target"].to_numpy()[rows]
+            target = target.to_numpy()[rows]
         else:
-            energy = self.spectra.energy
-            frame = {
-                "id": frame["id"].repeat(self.spectra.values.shape[1]),
-                "quantity": np.tile(np.repeat(PARTS, len(energy)), len(rows)),
-                "energy": np.tile(energy, len(PARTS) * len(rows)),
-                "target": self.spectra.values[rows].ravel(),
-            }
+            frame, target = one_below_another(frame, self.spectra.energy), self.spectra.values[rows]
             values["prediction"] = RESTORE(values["prediction"])
-        return pd.DataFrame(frame | {name: value.ravel() for name, value in values.items()})
+        return frame.assign(target=target.ravel(), **{name: value.ravel() for name, value in values.items()})
 
     def inputs(self, network):
         """The examples as the Inputs of a network on the device."""
@@ -260,7 +254,8 @@ if __name__ == "__main__":
         if files.get("elements"):
             arguments["element_vectors"] = np.load(files.elements)
         folder = Path(out.weights).parent
-        with claim_device(p.device, say) as device, kept_state(snakemake, folder, device, say) as state:
+        with claim_device(p.device, say) as device:
+            state = say.enter(kept_state(snakemake, folder, device, say))
             training = Training(
                 read_csv(files.table, dtype={"id": str, "formula": str}),
                 files.get("structures", compositions),

@@ -16,7 +16,8 @@ if __name__ == "__main__":
         ids, grid, predicted = side_by_side(test, "prediction")
         measured = side_by_side(test, "target")[2]
         rows = ids.get_indexer(candidates["id"][:SHOWN])
-        shown = [(*candidates.loc[k, ["formula", "crossover"]], predicted[row], measured[row]) for k, row in enumerate(rows)]
+        named = candidates[["formula", "crossover", "measured_crossover"]].itertuples(index=False)
+        shown = [(*about, predicted[row], measured[row]) for about, row in zip(named, rows, strict=False)]
         plots.style()
         p = snakemake.params
         plots.save(plots_finder.near_zero(candidates, grid, shown, p.largest_loss, p.title), snakemake.output[0])

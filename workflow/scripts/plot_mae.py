@@ -7,8 +7,7 @@ from matpretrain.jobs import job
 if __name__ == "__main__":
     with job(snakemake):
         table = read_csv(snakemake.input[0])
-        table = table[table["mae_mean"].notna()]
-        labels = dict(snakemake.params.labels)
-        labels.update({f"{m}-ensemble": f"{label} ensemble" for m, label in snakemake.params.labels.items()})
+        table = table[table.groupby("model")["mae_mean"].transform("count") > 0]
+        table = table[~table["model"].str.endswith("-ensemble")]
         plots.style()
-        plots.save(plots.mae_bars(table, labels, snakemake.params.units), snakemake.output[0])
+        plots.save(plots.mae_bars(table, snakemake.params.labels, snakemake.params.units), snakemake.output[0])

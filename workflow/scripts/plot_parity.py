@@ -14,6 +14,7 @@ if __name__ == "__main__":
         mean = test.groupby("id", sort=False).agg({"target": "first", "prediction": "mean"})
         std = total_std(test).reindex(mean.index).to_numpy()
         std = None if np.isnan(std).any() else std
+        score = "MAE over all rows" if test["seed"].nunique() == 1 else "ensemble MAE over all rows"
         plots.style()
-        figure = plots.parity(mean["target"].to_numpy(), mean["prediction"].to_numpy(), std, p.quantity, p.unit, p.title)
+        figure = plots.parity(mean["target"].to_numpy(), mean["prediction"].to_numpy(), std, p.quantity, p.unit, p.title, score)
         plots.save(figure, snakemake.output[0])

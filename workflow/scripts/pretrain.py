@@ -143,10 +143,10 @@ def pretrain(examples_path, elements_path, target_paths, encoder, arguments, tas
 
 if __name__ == "__main__":
     with job(snakemake) as say:
-        started = time.perf_counter()
         p, files, out = snakemake.params, snakemake.input, snakemake.output
         folder = Path(out.weights).parent
-        with claim_device(p.device, say) as device, kept_state(snakemake, folder, device, say) as state:
+        with claim_device(p.device, say) as device:
+            state = say.enter(kept_state(snakemake, folder, device, say))
             encoder, history = pretrain(
                 files.examples,
                 files.get("elements"),
@@ -177,7 +177,7 @@ if __name__ == "__main__":
                     "seed": p.seed,
                     "device": describe(device),
                     "threads": snakemake.threads,
-                    "wall_seconds": round(time.perf_counter() - started, 1),
+                    "wall_seconds": round(history[-1]["seconds"], 1) if history else 0.0,
                     "code_version": p.code,
                     "versions": environment(),
                 },

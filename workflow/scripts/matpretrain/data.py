@@ -66,7 +66,7 @@ def check_columns(table, path, names, remedy="name the right column in the regis
             raise DataError(f"{path}: no column {name!r} (it has {', '.join(columns).expandtabs(1)}); {remedy}")
 
 
-def read_table(path, target=None, formula="formula", id_column=None, structure=None):
+def read_table(path, target=None, formula="formula", id_column=None, structure=None, rows_of=""):
     """Read a CSV (also compressed) into columns id, formula and, where they are named, target and structure.
 
     Args:
@@ -75,6 +75,7 @@ def read_table(path, target=None, formula="formula", id_column=None, structure=N
         formula: name of the formula column.
         id_column: name of the id column; by default "id" where the file has it, else ids are row-1, row-2, ...
         structure: name of the column that names the structure of a row.
+        rows_of: what ids that are made up begin with.
 
     Raises:
         DataError: unreadable or empty file, missing or doubled column, missing, infinite or non-numeric target, duplicate id.
@@ -87,7 +88,7 @@ def read_table(path, target=None, formula="formula", id_column=None, structure=N
     check_columns(table, path, names.values())
     found = pd.DataFrame({name: table[column].str.strip() for name, column in names.items()}, index=table.index)
     if not id_column:
-        found.insert(0, "id", [f"row-{i + 1}" for i in range(len(table))])
+        found.insert(0, "id", [f"{rows_of}row-{i + 1}" for i in range(len(table))])
     return check_targets(found, path, target) if target else check_ids(found, path)
 
 
@@ -103,14 +104,13 @@ def read_split(folder, *arguments, **options):
         path = Path(folder) / name
         if name == "val.csv" and not path.exists():
             continue
-        parts[name] = read_table(path, *arguments, **options).assign(fold=fold)
-        for other in list(parts)[:-1]:
-            both = parts[name]["id"][parts[name]["id"].isin(parts[other]["id"])]
+        part = read_table(path, *arguments, rows_of=f"{path.stem}-", **options).assign(fold=fold)
+        for other, table in parts.items():
+            both = np.flatnonzero(part["id"].isin(table["id"]))
             if len(both):
-                more = f" (and {len(both) - 1} more rows)" if len(both) > 1 else ""
-                raise DataError(
-                    f"{path}: line {both.index[0]} (id {both.iloc[0]}){more}: this id is also in {other}; make ids unique"
-                )
+                raise DataError(f"{place(part, path, both)}: this id is also in {other}; make ids unique")
+        part.index = pd.Index([f"{line} of {name}" for line in part.index], name="line")
+        parts[name] = part
     return pd.concat(parts.values())
 
 

@@ -29,6 +29,12 @@ def place(table, path, rows):
     return f"{path}: {where} (id {table['id'].iloc[first]}){more}"
 
 
+def absent(path, sha256=None, instead=""):
+    """The line on a raw file that is not there and no loader offers: its hash where it is known, what else the user may do."""
+    which = f" (sha256 {sha256})" if sha256 else ""
+    return f"{path}: no loader offers this file{which}; put it there{instead and f', or {instead}'}"
+
+
 class HashError(DataError):
     """A file is not the one that was expected."""
 

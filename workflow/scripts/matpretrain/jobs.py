@@ -2,7 +2,7 @@
 
 import sys
 import warnings
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from threadpoolctl import threadpool_limits
 
@@ -19,6 +19,7 @@ def job(snakemake):
     machine has.
 
     What the outputs were made from is recorded beside them (provenance.recorded); `say.note(device=...)` adds to it.
+    `say.enter(context)` enters a context that is left after the record is written.
 
     A DataError, a training that diverged, or a signal that asks to stop ends the job with exit status 1 and one line instead
     of a traceback.
@@ -36,8 +37,8 @@ def job(snakemake):
 
     warnings.filterwarnings("ignore", "No Pauling electronegativity")  # pymatgen, once for every noble gas
     try:
-        with heed_signals(), threadpool_limits(snakemake.threads), recorded(snakemake) as facts:
-            say.note = facts.update
+        with heed_signals(), threadpool_limits(snakemake.threads), ExitStack() as outer, recorded(snakemake) as facts:
+            say.note, say.enter = facts.update, outer.enter_context
             yield say
     except Stopped as stop:
         say(str(stop))

@@ -12,6 +12,7 @@ import seaborn as sns
 from matpretrain.statistics import power_law
 
 WIDTH = 3.5  # inches, one journal column
+DECADES = 30  # losses that span more than this factor are drawn on a logarithmic axis
 COLOURS = sns.color_palette("colorblind")
 
 
@@ -32,12 +33,19 @@ def save(figure, path):
     plt.close(figure)
 
 
-def parity(target, prediction, std, quantity, unit, title):
-    """Predicted against measured values with marginal histograms; colour is the predicted standard deviation, if any.
+def with_unit(quantity, unit):
+    """Words for an axis: "quantity (unit)", without the unit where there is none."""
+    return quantity if unit in ("", "unitless") else f"{quantity} ({unit})"
+
+
+def parity(target, prediction, std, quantity, unit, title, score):
+    """Predicted against measured values with marginal histograms (logarithmic counts); colour is the predicted standard
+    deviation, if any.
 
     Args:
         target, prediction: [n] in `unit`.
         std: [n] predicted standard deviation in `unit`, or None.
+        score: what the mean absolute error of these predictions is.
 
     Returns:
         Figure.
@@ -58,20 +66,22 @@ def parity(target, prediction, std, quantity, unit, title):
             target[order], prediction[order], c=std[order], s=size, lw=0, cmap="viridis", vmax=np.percentile(std, 98), zorder=2,
             rasterized=True,
         )  # fmt: skip
-        bar = figure.colorbar(points, ax=right, location="right", fraction=0.6, aspect=30)
-        bar.set_label(f"predicted standard deviation ({unit})")
+        bar = figure.colorbar(points, ax=right, location="right", fraction=0.6, aspect=30, extend="max")
+        bar.set_label(with_unit("predicted standard deviation", unit))
         bar.outline.set_visible(False)
     else:
         axes.scatter(target, prediction, s=size, lw=0, color=COLOURS[0], zorder=2, rasterized=True)
     bins = np.linspace(*limits, 41)
-    top.hist(target, bins, color="0.65")
-    right.hist(prediction, bins, color="0.65", orientation="horizontal")
+    top.hist(target, bins, color="0.65", log=True)
+    right.hist(prediction, bins, color="0.65", orientation="horizontal", log=True)
     for side in (top, right):
         side.axis("off")
-    axes.set(xlim=limits, ylim=limits, xlabel=f"{quantity} ({unit})", ylabel=f"predicted ({unit})")
+    axes.set(xlim=limits, ylim=limits, xlabel=with_unit(quantity, unit), ylabel=with_unit("predicted", unit))
+    axes.yaxis.set_major_locator(matplotlib.ticker.FixedLocator(axes.get_xticks()))
+    axes.set(ylim=limits, box_aspect=1)
     error = np.abs(prediction - target)
     axes.text(
-        0.04, 0.96, f"MAE {error.mean():.3g} {unit}\nn = {len(target):,}"
+        0.04, 0.96, f"{score} {error.mean():.3g}{'' if unit == 'unitless' else f' {unit}'}\nn = {len(target):,}"
         + (f"\n{len(target) - inside:,} outside the frame" if inside < len(target) else ""),
         transform=axes.transAxes, va="top",
     )  # fmt: skip
@@ -81,14 +91,14 @@ def parity(target, prediction, std, quantity, unit, title):
 
 
 def learning_curves(histories, label, unit):
-    """Training loss and validation MAE by epoch; line: mean over folds and seeds, band: their range.
+    """Training loss and validation MAE by epoch; thin lines: folds and seeds, thick: their mean.
 
     Args:
         histories: {model label: data frame (epoch, loss, mae, fold, seed)}.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH * 2, WIDTH * 0.8))
     draw_curves(left, right, histories, unit)
-    left.set_title(label)
+    figure.suptitle(label)
     sns.despine(figure)
     return figure
 
@@ -97,14 +107,14 @@ def draw_curves(left, right, histories, unit):
     """Training losses on the axes `left`, validation MAE on `right`; histories and unit as in `learning_curves`."""
     for colour, (model, history) in zip(itertools.cycle(COLOURS), histories.items(), strict=False):
         for axes, column in ((left, "loss"), (right, "mae")):
-            by_epoch = history.groupby("epoch")[column]
-            axes.plot(by_epoch.mean(), color=colour, lw=1.2, label=model)
-            axes.fill_between(by_epoch.min().index, by_epoch.min(), by_epoch.max(), color=colour, alpha=0.2, lw=0)
+            runs = history.pivot(index="epoch", columns=["seed", "fold"], values=column)
+            axes.plot(runs, color=colour, lw=0.5, alpha=0.35)
+            axes.plot(runs.mean(1), color=colour, lw=1.6, label=model)
     left.set(xlabel="epoch", ylabel="training loss (standardised target)")
-    right.set(xlabel="epoch", ylabel=f"validation MAE ({unit})")
+    right.set(xlabel="epoch", ylabel=with_unit("validation MAE", unit))
     right.set_ylim(bottom=0, top=np.percentile(np.concatenate([h["mae"] for h in histories.values()]), 99.5) * 1.05)
     runs = max(len(h[["fold", "seed"]].drop_duplicates()) for h in histories.values())
-    right.legend(frameon=False, title=f"mean and range of {runs} runs", title_fontsize="small")
+    right.legend(frameon=False, title=f"mean of {runs} folds and seeds", title_fontsize="small")
 
 
 def pretraining(history, tasks, title):
@@ -118,7 +128,7 @@ def pretraining(history, tasks, title):
     Returns:
         Figure.
     """
-    panels = [("loss", {"training": "loss", "validation": "validation_loss"})]
+    panels = [("pretext loss", {"training": "loss", "validation": "validation_loss"})]
     for task in tasks:
         panels.append((f"mean absolute error, {task}", {"training": f"{task}_training_mae", "validation": f"{task}_mae"}))
     panels.append(("gradient norm before clipping", {"training": "gradient_norm"}))
@@ -129,6 +139,9 @@ def pretraining(history, tasks, title):
         for colour, (side, column) in zip(COLOURS, lines.items(), strict=False):
             axes.plot(history["epoch"], history[column], color=colour, lw=1.2, marker="o", ms=2.5, label=side)
         axes.set(xlabel="epoch", ylabel=name)
+        drawn = history[list(lines.values())].to_numpy()
+        if drawn.min() > 0 and drawn.max() > DECADES * drawn.min():
+            axes.set_yscale("log")
         axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
     grid[0, 0].set_title(title, loc="left")
     grid[0, 0].legend(frameon=False)
@@ -137,10 +150,10 @@ def pretraining(history, tasks, title):
 
 
 def mae_bars(table, labels, units):
-    """MAE of every model, one panel per dataset; error bars: standard deviation over folds.
+    """MAE of every model, one panel per dataset; error bars: standard deviation over folds; diamonds: the paper's.
 
     Args:
-        table: data frame dataset, model, mae_mean, mae_std; models in drawing order.
+        table: data frame dataset, model, mae_mean, mae_std, paper_mean; models in drawing order.
     """
     datasets = list(dict.fromkeys(table["dataset"]))
     columns = min(3, len(datasets))
@@ -149,15 +162,20 @@ def mae_bars(table, labels, units):
     models = list(dict.fromkeys(table["model"]))
     colour = dict(zip(models, itertools.cycle(COLOURS), strict=False))
     for axes, dataset in zip(grid.flat, datasets, strict=False):
-        part = table[table["dataset"] == dataset]
+        part = table[table["dataset"] == dataset].set_index("model").reindex(models)
         axes.barh(
-            [labels.get(m, m) for m in part["model"]], part["mae_mean"], xerr=part["mae_std"],
-            color=[colour[m] for m in part["model"]], error_kw={"lw": 0.8, "capsize": 2},
+            models, part["mae_mean"], xerr=part["mae_std"], color=[colour[m] for m in models],
+            error_kw={"lw": 0.8, "capsize": 2},
         )  # fmt: skip
+        axes.plot(part["paper_mean"], models, "D", ms=4, mfc="white", mec="0.2", mew=0.8)
+        for model in part.index[part["mae_mean"].isna()]:
+            axes.annotate("not run", (0, model), xytext=(3, 0), textcoords="offset points", va="center", size="x-small")
+        axes.set_yticks(models, [labels.get(m, m) for m in models])
         axes.invert_yaxis()
-        axes.set(title=labels.get(dataset, dataset), xlabel=f"MAE ({units[dataset]})")
+        axes.set(title=labels.get(dataset, dataset), xlabel=with_unit("MAE", units[dataset]), xlim=(0, None))
     for axes in list(grid.flat)[len(datasets) :]:
         axes.axis("off")
+    figure.supxlabel("mean ± standard deviation over folds; diamonds: the paper's", fontsize="small")
     sns.despine(figure)
     return figure
 
@@ -221,7 +239,7 @@ def subset_panels(table, labels, titles, units, draw):
     models = list(dict.fromkeys(table["model"]))
     for axes, dataset in zip(grid.flat, datasets, strict=False):
         note = draw(axes, table[table["dataset"] == dataset], models)
-        axes.set(title=titles[dataset], ylabel=f"MAE ({units[dataset]})")
+        axes.set(title=titles[dataset], ylabel=with_unit("MAE", units[dataset]))
     for axes in list(grid.flat)[len(datasets) :]:
         axes.axis("off")
     handles, _ = grid[0, 0].get_legend_handles_labels()  # in the order of the models
@@ -272,5 +290,5 @@ def subset_bars(axes, table, models):
             label=model, error_kw={"lw": 0.8, "capsize": 1.5},
         )  # fmt: skip
     axes.set_xticks(range(len(sizes)), sizes)
-    axes.set(xlabel="training share of all rows")
+    axes.set(xlabel="training share of all rows", xlim=(-0.6, max(len(sizes), 3) - 0.4))
     return "mean ± standard error over splits"

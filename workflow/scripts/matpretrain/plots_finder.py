@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 
-from matpretrain.plots import COLOURS, WIDTH, draw_curves
+from matpretrain.plots import COLOURS, WIDTH, draw_curves, with_unit
 
 FLOOR = 0.01  # smaller losses are drawn here
 NAMED = 20  # candidates whose formulas are written beside their points
@@ -18,8 +18,8 @@ def near_zero(candidates, energy, shown, largest_loss, title):
     Args:
         candidates: data frame formula, crossover and measured_crossover (eV), loss and measured_loss.
         energy: [G] eV.
-        shown: list of (formula, crossover in eV, predicted [G], measured [G]), spectra complex, measured NaN where unknown;
-            two are drawn.
+        shown: list of (formula, predicted and nearest measured crossover in eV, predicted [G], measured [G]), spectra
+            complex, measured NaN where unknown; two are drawn.
         largest_loss: predicted loss that a candidate stays below.
 
     Returns:
@@ -35,11 +35,14 @@ def near_zero(candidates, energy, shown, largest_loss, title):
             left.annotate(formula, (x, y), xytext=(3, 3), textcoords="offset points", size="xx-small")
     left.axhline(largest_loss, color="0.5", lw=0.8, ls="--", label="largest predicted loss")
     left.set(xlabel="crossover energy (eV)", ylabel="loss, Im ε at the crossover", yscale="log")
+    left.margins(x=0.08)
     left.set_ylim(losses.to_numpy(float).min(initial=1) / 2, 4 * losses.to_numpy(float).max(initial=10))
     left.legend(frameon=False, fontsize="small")
     left.set_title(f"{len(candidates)} candidates and their nearest measured crossing")
-    _pair_network(right, candidates["formula"])
-    for axes, (formula, crossover, predicted, measured) in itertools.zip_longest(below[0], shown[:2], fillvalue=(None,) * 4):
+    if not _pair_network(right, candidates["formula"]):
+        _deviations(right, candidates)
+    panels = itertools.zip_longest(below[0], shown[:2], fillvalue=(None,) * 5)
+    for axes, (formula, crossover, measured_crossover, predicted, measured) in panels:
         if formula is None:
             axes.set_axis_off()
             continue
@@ -49,14 +52,26 @@ def near_zero(candidates, energy, shown, largest_loss, title):
         largest = np.nanpercentile(np.abs([measured.real, measured.imag]), 90)
         axes.axhline(0, color="0.6", lw=0.6)
         axes.axvline(crossover, color="0.5", lw=0.8, ls="--", label="predicted crossover")
+        axes.axvline(measured_crossover, color="0.5", lw=0.8, ls=":", label="measured crossover")
         axes.set(xlabel="photon energy (eV)", ylabel="ε", title=formula, ylim=(-1.2 * largest, 1.2 * largest))
         axes.legend(framealpha=0.85, edgecolor="none", fontsize="x-small")
     figure.suptitle(title)
     return figure
 
 
+def _deviations(axes, candidates):
+    """How far the predicted crossover of each candidate is from the nearest measured one, the closest NAMED of them."""
+    deviation = (candidates["crossover"] - candidates["measured_crossover"]).abs().set_axis(candidates["formula"])
+    deviation = deviation.sort_values()[:NAMED]
+    axes.barh(range(len(deviation)), deviation, color=COLOURS[2])
+    axes.set_yticks(range(len(deviation)), deviation.index)
+    axes.set(xlabel="|predicted − measured crossover| (eV)", title="No two elements in one candidate")
+    axes.invert_yaxis()
+
+
 def _pair_network(axes, formulas):
-    """Elements on a circle, joined where they occur in one formula; width and size grow with the count."""
+    """Elements on a circle, joined where they occur in one formula; width and size grow with the count. False, and nothing
+    drawn, where no two do."""
     import networkx
     from pymatgen.core import Composition
 
@@ -67,6 +82,8 @@ def _pair_network(axes, formulas):
             graph.add_node(element, count=graph.nodes.get(element, {"count": 0})["count"] + 1)
         for a, b in itertools.combinations(elements, 2):
             graph.add_edge(a, b, count=graph.get_edge_data(a, b, {"count": 0})["count"] + 1)
+    if not graph.number_of_edges():
+        return False
     place = networkx.circular_layout(graph)
     networkx.draw_networkx(
         graph, place, ax=axes, font_size=6, font_color="white", edge_color="0.6",
@@ -76,6 +93,7 @@ def _pair_network(axes, formulas):
     )  # fmt: skip
     axes.set_axis_off()
     axes.set_title(f"elements of the candidates: {graph.number_of_nodes()}; pairs within one: {graph.number_of_edges()}")
+    return True
 
 
 def edge_matrices(matrices, title):
@@ -93,6 +111,7 @@ def edge_matrices(matrices, title):
         largest = max(np.nanmax(np.abs(layers[k])) for layers, _ in matrices.values())
         for axes, (formula, (layers, symbols)) in zip(row, matrices.items(), strict=True):
             image = axes.imshow(layers[k], cmap="RdBu_r", vmin=-largest, vmax=largest)
+            axes.set_facecolor("0.7")  # no edge
             axes.set_xticks(range(len(symbols)), symbols)
             axes.set_yticks(range(len(symbols)), symbols)
             axes.tick_params(length=0)
@@ -100,7 +119,7 @@ def edge_matrices(matrices, title):
                 axes.set_title(formula)
         row[0].set_ylabel(f"layer {k + 1}, receiving atom")
         figure.colorbar(image, ax=row, fraction=0.05, label="edge attribute")
-    figure.supxlabel("sending atom", fontsize="small")
+    figure.supxlabel("sending atom; grey: no edge", fontsize="small")
     figure.suptitle(title)
     return figure
 
@@ -128,7 +147,7 @@ def cumulative(errors, title, unit):
         axes.axvline(CHEMICAL_ACCURACY, color="0.5", lw=0.8, ls="--")
     positive = np.concatenate(list(errors.values()))
     axes.set(
-        xlabel=f"absolute error ({unit})", ylabel="share of test rows below it", title=title, xscale="log", ylim=(0, 1),
+        xlabel=with_unit("absolute error", unit), ylabel="share of test rows below it", title=title, xscale="log", ylim=(0, 1.02),
         xlim=np.percentile(positive[positive > 0], [1, 100]),
     )  # fmt: skip
     figure.legend(loc="outside lower center", frameon=False)

@@ -17,7 +17,7 @@ from matpretrain.distance import TrainingSet
 from matpretrain.files import DataError, write_csv
 from matpretrain.members import load_members, seed_folders
 from matpretrain.provenance import structures_read
-from matpretrain.spectra import PARTS, RESTORE, smoother
+from matpretrain.spectra import PARTS, RESTORE, one_below_another, smoother
 
 
 def member_predictions(ensemble, compositions):
@@ -94,8 +94,7 @@ def predict_file(path, folders, formula="formula", unknown_elements="error", say
     rows = pd.DataFrame({"id": table["id"], "formula": table["formula"]})
     given = {"distance": distance, "far": far}
     if energy := ensemble.record.get("energy"):
-        rows = rows.loc[rows.index.repeat(len(PARTS) * len(energy))].reset_index(drop=True)
-        rows = rows.assign(quantity=np.tile(np.repeat(PARTS, len(energy)), len(table)), energy=np.tile(energy, 2 * len(table)))
+        rows = one_below_another(rows, energy)
         columns = {name: values.ravel() for name, values in columns.items()}
         given = {name: values.repeat(len(PARTS) * len(energy)) for name, values in given.items()}
     return rows.assign(**columns, **given)

@@ -4,7 +4,6 @@ import ctypes
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 import traceback
 from contextlib import contextmanager
@@ -21,8 +20,10 @@ _deferred = 0  # depth of `deferred`
 _parent = None  # the process that started the job, while one runs
 
 
-class Stopped(Exception):
+class Stopped(BaseException):
     """The job was asked to stop. The message is one line for the user.
+
+    A signal can come anywhere: no `except Exception` may take it for bad input.
 
     Args:
         reason: what asked for it.
@@ -128,8 +129,7 @@ def _fork(work, item):
 def _child(work, item, sender, parent):
     global _parent
     _parent = parent
-    if sys.platform.startswith("linux"):
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)  # it died before it could take this process with it
     try:

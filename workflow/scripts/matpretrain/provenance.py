@@ -127,10 +127,10 @@ def _parsed(name):
 def recorded(snakemake):
     """Yield a dictionary for facts that only the script knows; where the block ends well, write the record of the job.
 
-    The record says what the outputs were made from and by what: rule, parameters, seed, device, threads, seconds, code,
-    versions, SHA-256 of every input (as it was when the job began) and output. It is the output `provenance` of the rule,
-    else it stands beside the first output: table.csv has table.provenance.json. Every job hashes all of its inputs anew: it
-    read them anyway, and a gigabyte takes one or two seconds.
+    The record says what the outputs were made from and by what: rule, parameters, seed, device, threads, seconds (with those
+    of interrupted runs, the fact earlier_seconds), code, versions, SHA-256 of every input (as it was when the job began) and
+    output. It is the output `provenance` of the rule, else it stands beside the first output: table.csv has
+    table.provenance.json. Every job hashes all of its inputs anew: it read them anyway, and a gigabyte takes one or two seconds.
     """
     inputs, facts, started = _hashes(snakemake.input), {}, time.perf_counter()
     yield facts
@@ -145,7 +145,7 @@ def recorded(snakemake):
         "seed": None if seed is None else int(seed),
         "device": processor(),
         "threads": snakemake.threads,
-        "wall_seconds": round(seconds, 1),
+        "wall_seconds": round(seconds + facts.pop("earlier_seconds", 0.0), 1),
         "code_version": params.pop("code", None),
         "params": params,
         "versions": environment(),

@@ -14,7 +14,7 @@ import requests
 
 from matpretrain.composition import element_fractions, parse_formulas
 from matpretrain.crystal import compositions_of, read_structures
-from matpretrain.files import DataError, HashError, atomic_path, check_hash
+from matpretrain.files import DataError, HashError, absent, atomic_path, check_hash
 from matpretrain.graphs import KNOWN
 from matpretrain.spectra import GAP
 
@@ -55,8 +55,7 @@ def fetch(path, say, dataset=None, sha256=None, instead=""):
             if not dataset:
                 raise
     if not dataset:
-        which = f" (sha256 {sha256})" if sha256 else ""
-        raise DataError(f"{path}: no loader offers this file{which}; put it there{instead and f', or {instead}'}")
+        raise DataError(absent(path, sha256, instead))
     say(f"downloading {dataset}")
     download(dataset, path)
 
@@ -319,7 +318,7 @@ def of_rows(structures, table, where):
     if len(other):
         first, more = table.iloc[other[0]], f" (and {len(other) - 1} more rows)" if len(other) > 1 else ""
         raise DataError(
-            f"{where}: structure {first['structure']} is no {first['formula']}, the formula of row {first['id']} of the dataset{more}; "
+            f"{where}: structure {first['structure']} is not {first['formula']}, the formula of row {first['id']} of the dataset{more}; "
             "correct one of them"
         )
     return chosen

@@ -102,6 +102,14 @@ def spectra_of(rows, grid, where):
     return pd.DataFrame(kept).reset_index(drop=True), np.array(spectra)
 
 
+def one_below_another(rows, energy):
+    """A row per row of a data frame, part and energy [G] in eV, as values [n, 2 G] lie in memory: quantity and energy come last."""
+    long = rows.loc[rows.index.repeat(len(PARTS) * len(energy))].reset_index(drop=True)
+    return long.assign(
+        quantity=np.tile(np.repeat(PARTS, len(energy)), len(rows)), energy=np.tile(energy, len(PARTS) * len(rows))
+    )
+
+
 def side_by_side(predictions, column):
     """Ids, energies [G] and complex [n, G] of one column of predictions (id, quantity, energy), NaN where it is missing."""
     wide = predictions.pivot(index="id", columns=["quantity", "energy"], values=column)

@@ -4,6 +4,7 @@ Snakemake deletes declared outputs before a rerun. The folder of a state is name
 result, so a job with other parameters, inputs or code never sees it.
 """
 
+import errno
 import hashlib
 import json
 import math
@@ -18,9 +19,11 @@ import torch
 from filelock import FileLock, Timeout
 
 from matpretrain.files import DataError, atomic_path, sha256
+from matpretrain.provenance import write_json
 
 MINUTES = "MATPRETRAIN_CHECKPOINT_MINUTES"  # set from the configuration (configuration.set_environment)
 POLL = 0.5  # seconds between two tries to lock
+LOCK, RUNS = "lock", "runs.json"
 
 
 def interval():
@@ -43,7 +46,7 @@ def state_key(snakemake, device):
 
 @contextmanager
 def kept_state(snakemake, folder, device, say):
-    """Yield the folder of a job's state, {folder}/.state/{key}, which exists where an earlier run was interrupted.
+    """Yield the folder of a job's state, {folder}/.state/{key}, which holds something where an earlier run was interrupted.
 
     Another process that still works on the same results is waited for. If the block succeeds, the states of this job go,
     those of other parameters too; if it fails, they stay.
@@ -51,33 +54,58 @@ def kept_state(snakemake, folder, device, say):
     Args:
         folder: the folder of the job's results.
         device: "cpu" or "cuda:k"; a state does not move from one kind to the other.
-        say: called with a line about what is there.
+        say: called with a line about what is there; its `note` takes earlier_seconds, the time that interrupted runs took.
     """
     home = Path(folder) / ".state"
     state = home / state_key(snakemake, device)
     lock = _locked(home, say)
     try:
-        if state.exists():
+        if any(state.glob("*.pt")):
             say(f"goes on from {state}")
+        say.note(earlier_seconds=_begin(state))
         yield state
         for old in home.iterdir():
             if old.is_dir():
                 shutil.rmtree(old)
     finally:
-        lock.release()
+        if state.is_dir() and not any(state.glob("*.pt")):
+            shutil.rmtree(state)
         with suppress(OSError):
             if not any(path.is_dir() for path in home.iterdir()):
-                Path(lock.lock_file).unlink()
+                (home / LOCK).unlink(missing_ok=True)  # before it is released: who waits for it then takes a new one
                 home.rmdir()
+        lock.release()
+
+
+def _begin(state):
+    """Note that a run begins. Returns the seconds that earlier ones took, each until it left its last state."""
+    earlier = 0.0
+    with suppress(OSError, ValueError, LookupError, TypeError):
+        last = json.loads((state / RUNS).read_text())
+        left = max((path.stat().st_mtime for path in state.glob("*.pt")), default=0.0)
+        earlier = last["earlier_seconds"] + max(0.0, left - last["began"])
+    write_json({"earlier_seconds": earlier, "began": time.time()}, state / RUNS)
+    return earlier
 
 
 def _locked(home, say):
+    """A held lock of a folder of states, which is made."""
     told = False
     while True:
         home.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(home / "lock")
-        with suppress(Timeout, FileNotFoundError):  # the other process is done and removed the folder
+        # Where a file system has no locks, the other kind, a file that is there or not, would outlive a killed job.
+        lock = FileLock(home / LOCK, fallback_to_soft=False)
+        try:
             lock.acquire(blocking=False)
+            return lock
+        except FileNotFoundError:
+            continue  # the other process is done and removed the folder
+        except Timeout:
+            pass
+        except OSError as error:
+            if error.errno != errno.ENOSYS:
+                raise
+            say(f"{home}: this file system has no locks: see to it that no other process works on these results")
             return lock
         if not told:
             say(f"another process works on {home.parent}: waiting until it ends")
