@@ -25,6 +25,7 @@ def write_config(folder, **changes):
         "corpora": {"ours": {"kind": "union", "of": ["mine"]}},
         "pretraining_recipe": {**FAST, "batch_size": 16},
         "pretraining": {"ssl": {"corpus": "ours"}},
+        "models": {m: {"arguments": {"trees": 20}} for m in MODELS if m.startswith("rf-")},
         **changes,
     }
     (folder / "my.yaml").write_text(yaml.safe_dump(config))

@@ -6,6 +6,7 @@ three pooling heads, a residual trunk 64 -> 1024 -> 512 -> 256 and a residual ou
 
 import itertools
 import math
+from functools import partial
 
 import numpy as np
 import torch
@@ -85,6 +86,23 @@ def _uniform(*shape, fan_in):
     return nn.Parameter(torch.empty(*shape).uniform_(-bound, bound))
 
 
+class _ByElement(torch.autograd.Function):
+    """table[element] + fraction * weight: table [Z, n], element [M], fraction [M] (no gradient), weight [n] -> [M, n]."""
+
+    @staticmethod
+    def forward(ctx, table, element, fraction, weight):
+        fraction = fraction.to(table.dtype)  # that of autocast
+        ctx.save_for_backward(element, fraction)
+        ctx.n_elements = len(table)
+        return table[element].addcmul_(fraction[:, None], weight.to(table.dtype))
+
+    @staticmethod
+    def backward(ctx, gradient):
+        element, fraction = ctx.saved_tensors
+        d_table = gradient.new_zeros(ctx.n_elements, gradient.shape[1]).index_add_(0, element, gradient)
+        return d_table, None, None, fraction @ gradient
+
+
 class WeightedAttention(nn.Module):
     """Multi-head soft attention weighted by stoichiometry, averaged over heads.
 
@@ -106,12 +124,17 @@ class WeightedAttention(nn.Module):
         self.message_bias = _uniform(HEADS, WIDTH, fan_in=HIDDEN)
         self.power = nn.Parameter(torch.randn(HEADS))
 
-    def forward(self, h, log_fraction, offset):
-        """h [M, 64], log_fraction [M], offset [B + 1] -> [M, 64] (message passing) or [B, 64] (pooling)."""
+    def forward(self, h, log_fraction, offset, linear=None):
+        """h [M, 64], log_fraction [M], offset [B + 1] -> [M, 64] (message passing) or [B, 64] (pooling).
+
+        Args:
+            linear: function (weight [n, 64], bias [n] or None) -> [M, n] that stands for F.linear(h, weight, bias).
+        """
         shape = (-1, HEADS, 2, HIDDEN)
-        sender = F.linear(h, self.sender)
+        linear = linear or partial(F.linear, h)
+        sender = linear(self.sender)
         if self.receiver is not None:
-            receiver, receiver_offset = F.linear(h, self.receiver, self.bias), offset
+            receiver, receiver_offset = linear(self.receiver, self.bias), offset
         else:
             n_compositions = len(offset) - 1
             receiver = self.bias.to(sender.dtype).expand(n_compositions, -1)
@@ -165,13 +188,19 @@ class RoostEncoder(nn.Module):
 
     def forward(self, batch, messages=True):
         """Batch of B compositions -> [B, 256]. Without messages every element sees only itself until the pooling."""
-        table = self.embedding(F.pad(self.element_vectors, (0, 0, 0, 1)))  # the last row is that of MASKED
+        present, element = torch.unique(batch.element, return_inverse=True)
+        table = self.embedding(F.pad(self.element_vectors, (0, 0, 0, 1))[present])  # the last row is that of MASKED
         fraction = batch.fraction.to(table.dtype)
-        h = torch.cat([table[batch.element], fraction[:, None]], 1)
+        h = torch.cat([table[element], fraction[:, None]], 1)
         log_fraction = fraction.log()
         neighbours = batch.offset if messages else torch.arange(len(h) + 1, device=h.device)
-        for layer in self.layers:
-            h = h + layer(h, log_fraction, neighbours)
+
+        def by_element(weight, bias=None):
+            """The first layer's products, of the distinct elements of the batch: nodes of one element differ in the fraction."""
+            return _ByElement.apply(F.linear(table, weight[:, :-1], bias), element, fraction, weight[:, -1])
+
+        for k, layer in enumerate(self.layers):
+            h = h + layer(h, log_fraction, neighbours, linear=None if k else by_element)
         return self.trunk(self.pooling(h, log_fraction, batch.offset))
 
 
