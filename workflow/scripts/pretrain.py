@@ -24,15 +24,17 @@ BAR = 20  # characters of the progress bar
 
 
 def scaled(values, train, scale):
-    """Targets [rows, n] scaled feature by feature; the range is that of the training rows.
+    """Targets [rows, n] scaled feature by feature, in place; the range is that of the training rows.
 
     minmax maps the training range to [0, 1]; features without a range become zero.
     """
     if scale == "none":
         return values
-    low, high = values[train].min(0), values[train].max(0)
-    span = np.where(high > low, high - low, 1.0)
-    return (values - low) / span
+    part = values[train]
+    low, high = part.min(0), part.max(0)
+    values -= low
+    values /= np.where(high > low, high - low, 1.0)
+    return values
 
 
 def progress_bar(n_rows, n_epochs, say):
@@ -84,8 +86,12 @@ def pretrain(examples_path, elements_path, target_paths, encoder, arguments, tas
     vectors = {"element_vectors": np.load(elements_path)} if elements_path else {}
     model = Pretext(network.Encoder(**vectors, **arguments), tasks, targets).to(device)
     say(f"{len(train)} examples, {len(validation)} for validation, {torch.get_num_threads()} threads on {describe(device)}")
-    batch = recipe.batch_for(len(train))
-    validation = torch.as_tensor(validation, device=device)
+    batch, cost = recipe.batch_for(len(train)), getattr(inputs, "cost", None)
+    train, validation = (torch.as_tensor(rows, device=device) for rows in (train, validation))
+
+    def weight(rows):
+        """What the losses of rows are means over: the rows, or the edges of crystals, where those are what rows cost."""
+        return len(rows) if cost is None else cost[rows].sum().clamp(min=1)
 
     with_error = [name for name, task in model.tasks.items() if hasattr(task, "error")]
     trained = dict.fromkeys(with_error, 0.0)  # summed errors on the training rows since the last evaluation
@@ -93,7 +99,7 @@ def pretrain(examples_path, elements_path, target_paths, encoder, arguments, tas
     def loss(model, rows):
         value = model(inputs, rows)
         for name in with_error:
-            trained[name] += model.tasks[name].error * len(rows)
+            trained[name] += model.tasks[name].error * weight(rows)
         return value
 
     def evaluate(model):
@@ -101,15 +107,16 @@ def pretrain(examples_path, elements_path, target_paths, encoder, arguments, tas
         model.eval()
         totals = dict.fromkeys(["validation_loss", *tasks], 0.0)
         for name in with_error:
-            totals[f"{name}_mae"], totals[f"{name}_training_mae"] = 0.0, float(trained[name]) / len(train)
+            totals[f"{name}_mae"], totals[f"{name}_training_mae"] = 0.0, float(trained[name] / weight(train))
             trained[name] = 0.0
         with torch.random.fork_rng(), torch.inference_mode(), recipe.autocast(device):
             torch.manual_seed(seed)
             for rows in validation.split(batch):
+                share = float(weight(rows) / weight(validation))
                 for name, value in model.losses(inputs, rows).items():
-                    totals[name] += value.item() * len(rows) / len(validation)
+                    totals[name] += value.item() * share
                 for name in with_error:
-                    totals[f"{name}_mae"] += model.tasks[name].error.item() * len(rows) / len(validation)
+                    totals[f"{name}_mae"] += model.tasks[name].error.item() * share
         totals["validation_loss"] = sum(model.weights[name] * totals[name] for name in tasks)
         return totals
 
@@ -128,11 +135,12 @@ def pretrain(examples_path, elements_path, target_paths, encoder, arguments, tas
     history = fit(
         model,
         loss,
-        torch.as_tensor(train, device=device),
+        train,
         evaluate,
         recipe,
         seed=seed,
-        cost=inputs.cost,
+        cost=cost,
+        weight=weight,
         report=report,
         progress=progress_bar(len(train), recipe.epochs, say),
         state=state / "training.pt",

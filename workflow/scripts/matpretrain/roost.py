@@ -64,8 +64,6 @@ class CompositionInputs:
         self.fraction = torch.as_tensor(compositions.fraction, dtype=dtype, device=device)
         self.offset = torch.as_tensor(compositions.offset, dtype=torch.int64, device=device)
 
-    cost = None  # compositions cost about the same
-
     @classmethod
     def read(cls, path, device="cpu"):
         """Inputs of a file with the arrays of `composition.Compositions`."""
@@ -91,16 +89,16 @@ class _ByElement(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, table, element, fraction, weight):
-        fraction = fraction.to(table.dtype)  # that of autocast
         ctx.save_for_backward(element, fraction)
-        ctx.n_elements = len(table)
-        return table[element].addcmul_(fraction[:, None], weight.to(table.dtype))
+        ctx.n_elements, ctx.dtype = len(table), table.dtype
+        table = table.to(fraction.dtype)  # under autocast the products are rounded, the fractions are not
+        return table[element].addcmul_(fraction[:, None], weight)
 
     @staticmethod
     def backward(ctx, gradient):
         element, fraction = ctx.saved_tensors
         d_table = gradient.new_zeros(ctx.n_elements, gradient.shape[1]).index_add_(0, element, gradient)
-        return d_table, None, None, fraction @ gradient
+        return d_table.to(ctx.dtype), None, None, fraction @ gradient
 
 
 class WeightedAttention(nn.Module):
@@ -190,9 +188,8 @@ class RoostEncoder(nn.Module):
         """Batch of B compositions -> [B, 256]. Without messages every element sees only itself until the pooling."""
         present, element = torch.unique(batch.element, return_inverse=True)
         table = self.embedding(F.pad(self.element_vectors, (0, 0, 0, 1))[present])  # the last row is that of MASKED
-        fraction = batch.fraction.to(table.dtype)
+        fraction, log_fraction = batch.fraction, batch.fraction.log()
         h = torch.cat([table[element], fraction[:, None]], 1)
-        log_fraction = fraction.log()
         neighbours = batch.offset if messages else torch.arange(len(h) + 1, device=h.device)
 
         def by_element(weight, bias=None):

@@ -67,7 +67,9 @@ def multiplies_bfloat16(kind):
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
-def fit(model, loss, train, evaluate, recipe, *, seed, cost=None, report=None, progress=None, state=None, sums=None):
+def fit(
+    model, loss, train, evaluate, recipe, *, seed, cost=None, weight=len, report=None, progress=None, state=None, sums=None
+):  # fmt: skip
     """Train `model` in place and leave it with the selected weights.
 
     Args:
@@ -80,6 +82,8 @@ def fit(model, loss, train, evaluate, recipe, *, seed, cost=None, report=None, p
         seed: seeds the order of the batches; the caller seeds the initial weights and torch's random state.
         cost: int64 tensor [rows] by row, what a row costs (its edges); a step then takes as many rows as cost what batch_size
             rows cost on average, so that no step is much larger than the others. By default batch_size rows.
+        weight: function (rows) -> weight of their loss in the mean of an epoch: their number, unless the loss is a mean over
+            something else.
         report: called with the history row of each epoch.
         progress: called with (epoch, step of the epoch from 1, steps of the epoch) after each step.
         state: path at which a state is left every states.interval() seconds and when the job is asked to stop; training
@@ -102,7 +106,7 @@ def fit(model, loss, train, evaluate, recipe, *, seed, cost=None, report=None, p
     order = torch.Generator().manual_seed(seed)
     batch = recipe.batch_for(len(train))
     n_batches = math.ceil(len(train) / batch)
-    n_steps = recipe.epochs * n_batches
+    n_steps, whole = recipe.epochs * n_batches, weight(train)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(_groups(model, parameters, recipe), lr=0.0, fused=True)
     average = WeightAverage(model, recipe.average * n_steps) if recipe.average else None
@@ -123,7 +127,7 @@ def fit(model, loss, train, evaluate, recipe, *, seed, cost=None, report=None, p
 
     def keep(drawn, step):
         """Leave the state after `step` steps of an epoch whose rows were drawn from the order's state `drawn`."""
-        _finite(total / len(train), epoch)
+        _finite(total / whole, epoch)
         save_state(
             {
                 "of": of,
@@ -176,7 +180,7 @@ def fit(model, loss, train, evaluate, recipe, *, seed, cost=None, report=None, p
                     model.constrain()
                 if average:
                     average.update(model)
-                total += value.detach() * len(rows)
+                total += value.detach() * weight(rows)
                 if progress:
                     progress(epoch, step, n_batches)
                 reason = stop_reason()
@@ -185,7 +189,7 @@ def fit(model, loss, train, evaluate, recipe, *, seed, cost=None, report=None, p
                     kept = time.perf_counter()
                 if reason:
                     raise Stopped(reason, [f"after epoch {epoch - 1}, step {step} of {len(batches)}"] if state else [])
-            mean_loss = _finite(total / len(train), epoch)
+            mean_loss = _finite(total / whole, epoch)
             metrics = evaluate(tested)
             rate = recipe.learning_rate_at((epoch - 1) * n_batches + len(batches) - 1, n_steps)  # of its last step
             row = {"epoch": epoch, "learning_rate": rate, "loss": mean_loss}
