@@ -163,8 +163,7 @@ def test_from_structures_to_embeddings(tmp_path):
     torch.save(model.state_dict(), tmp_path / "teacher.pth")
     identity, embedding = embed_structures(outputs[0], tmp_path / "teacher.pth", tmp_path / "atoms.npy", "cpu", said.append)
     assert identity.tolist() == ["a", "b"] and embedding.shape == (2, 256) and embedding.dtype == np.float32
-    with np.load(outputs[1]) as arrays:
-        compositions = Compositions(**arrays)
+    compositions = Compositions.read(outputs[1])
     assert compositions.number.tolist() == [11, 17, 26] and compositions.amount.tolist() == [1, 1, 2]
     assert "2 structures, 4 atoms, 0 dropped" in said[0] and "256 dimensions" in said[-1]
 

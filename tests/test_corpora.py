@@ -81,6 +81,10 @@ def test_released_vectors_are_read_with_their_formulas(tmp_path, fault):
         np.savez(path, **{**good, **change})
         with fault(what, word):
             group_structures.read_vectors(path, None, "error", print)
+    twice = {"id": np.array(["a", "a"]), "composition": np.array(["Zn", "Rf"]), "embedding": np.array([[1.0], [2.0]])}
+    np.savez(path, **twice)
+    compositions, embedding = group_structures.read_vectors(path, None, "drop", print)
+    assert len(compositions) == 1 and embedding.tolist() == [[1.0]]
     path.write_bytes(b"text")
     with fault("A file of embeddings of another format", "not an .npz with arrays"):
         group_structures.read_vectors(path, None, "error", print)

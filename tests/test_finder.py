@@ -142,7 +142,7 @@ def test_a_network_adopts_all_of_the_other_mode_that_does_not_act_on_edges():
             )
         else:
             assert torch.equal(value, structure.state_dict()[name])
-    own = sum(value.numel() for name, value in before.items() if name not in of_edges)
+    own = sum(value.numel() for name, value in model.named_parameters() if name not in of_edges)
     assert len(of_edges) == 2 * 6 and taken == own - 2 * 128
 
 

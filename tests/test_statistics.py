@@ -206,6 +206,8 @@ def test_a_dataset_that_one_model_lacks_does_not_count():
     scores = nested_scores({"first": [0.9, 0.8], "second": [0.9, 0.9]})
     scores = scores[(scores["model"] == "a") | (scores["dataset"] == "first")]
     assert compare_nested(scores, "b", "a")["dataset"].tolist() == ["first", "all"]
+    apart = scores[(scores["model"] == "a") == (scores["size"] == scores["size"].iloc[0])]
+    assert compare_nested(apart, "b", "a").empty
 
 
 def test_sign_flips_are_counted_exactly():

@@ -85,7 +85,6 @@ rule group_structures:
         compositions=update("results/data/{corpus}/compositions.npz"),
         counts=update("results/data/{corpus}/counts.csv"),
         mean=update("results/features/{corpus}/structure.npy"),
-        spread=update("results/features/{corpus}/structure_spread.npy"),
     log:
         "logs/data/{corpus}/prepare.log",
     wildcard_constraints:

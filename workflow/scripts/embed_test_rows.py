@@ -20,8 +20,7 @@ if __name__ == "__main__":
         member, network = ensemble.members[0], importlib.import_module(f"matpretrain.{ensemble.record['encoder']}")
         table = read_csv(files.table, dtype={"id": str, "formula": str})
         test = np.flatnonzero(table["fold"] == member.fold)
-        with np.load(files.compositions) as arrays:
-            compositions = Compositions(**arrays)
+        compositions = Compositions.read(files.compositions)
         inputs = network.Inputs.read(files.structures) if files.get("structures") else network.Inputs(compositions, "cpu")
         features = embed(member.network.encoder, inputs, torch.as_tensor(test))
         say(f"{len(features)} test rows of fold {member.fold}, seed {member.seed}, {features.shape[1]} features")

@@ -11,8 +11,7 @@ from matpretrain.magpie import magpie_features
 
 if __name__ == "__main__":
     with job(snakemake) as say:
-        with np.load(snakemake.input.compositions) as arrays:
-            compositions = Compositions(**arrays)
+        compositions = Compositions.read(snakemake.input.compositions)
         started = time.perf_counter()
         features = magpie_features(compositions)
         say(f"{len(features)} fingerprints in {time.perf_counter() - started:.1f} s")

@@ -248,8 +248,7 @@ def _identity(fold, training):
 if __name__ == "__main__":
     with job(snakemake) as say:
         p, files, out = snakemake.params, snakemake.input, snakemake.output
-        with np.load(files.compositions) as arrays:
-            compositions = Compositions(**arrays)
+        compositions = Compositions.read(files.compositions)
         arguments = dict(p.arguments)
         if files.get("elements"):
             arguments["element_vectors"] = np.load(files.elements)

@@ -35,8 +35,7 @@ def load_features(kind, compositions_path, features_path):
     """Feature matrix [rows, n]: "onehot" and "none" from the compositions, any other kind from its file."""
     if features_path:
         return np.load(features_path)
-    with np.load(compositions_path) as arrays:
-        compositions = Compositions(**arrays)
+    compositions = Compositions.read(compositions_path)
     return element_fractions(compositions) if kind == "onehot" else np.zeros((len(compositions), 1))
 
 

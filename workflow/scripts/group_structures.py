@@ -20,6 +20,7 @@ def read_vectors(path, expected_hash, unknown_elements, say):
     try:
         with np.load(path) as arrays:
             table = pd.DataFrame({"id": arrays["id"].astype(str), "formula": arrays["composition"].astype(str)})
+            table["row"] = range(len(table))
             embedding = arrays["embedding"].astype(np.float32)
     except (OSError, EOFError, KeyError, ValueError):
         raise DataError(f"{path}: not an .npz with arrays id, composition and embedding; correct or replace it") from None
@@ -31,7 +32,7 @@ def read_vectors(path, expected_hash, unknown_elements, say):
             f"{path}: row {bad[0] + 1} (id {table['id'][bad[0]]}): embedding is not finite; remove it or replace the file"
         )
     kept, compositions = encode_known(table, path, unknown_elements, say)
-    return compositions, embedding[table["id"].isin(kept["id"]).to_numpy()]
+    return compositions, embedding[kept["row"]]
 
 
 def group(compositions, embedding):
@@ -42,11 +43,13 @@ def group(compositions, embedding):
     """
     row = distinct_numbers(compositions)
     _, first, count = np.unique(row, return_index=True, return_counts=True)
-    total, square = (np.zeros((len(count), embedding.shape[1])) for _ in range(2))
-    np.add.at(total, row, embedding)
-    mean = total / count[:, None]
-    np.add.at(square, row, (embedding - mean[row]) ** 2)
-    return take(compositions, first), mean, np.sqrt(square / count[:, None]), count
+    order, start = np.argsort(row, kind="stable"), np.cumsum(count) - count
+
+    def mean_of(values):
+        return np.add.reduceat(values[order], start, dtype=float) / count[:, None]
+
+    mean = mean_of(embedding)
+    return take(compositions, first), mean, np.sqrt(mean_of((embedding - mean[row]) ** 2)), count
 
 
 if __name__ == "__main__":
@@ -57,8 +60,7 @@ if __name__ == "__main__":
         else:
             with np.load(files.embeddings) as arrays:
                 embedding = arrays["embedding"]
-            with np.load(files.compositions) as arrays:
-                compositions = Compositions(**arrays)
+            compositions = Compositions.read(files.compositions)
         distinct, mean, spread, count = group(compositions, embedding)
         shared = count > 1
         total_std = float(np.sqrt(embedding.var(0).mean()))
@@ -69,9 +71,8 @@ if __name__ == "__main__":
         )
         with atomic_path(out.compositions) as temporary:
             np.savez(temporary, **distinct.arrays())
-        for path, values in ((out.mean, mean), (out.spread, spread)):
-            with atomic_path(path) as temporary:
-                np.save(temporary, values.astype(np.float32))
+        with atomic_path(out.mean) as temporary:
+            np.save(temporary, mean.astype(np.float32))
         write_csv(
             pd.DataFrame(
                 [

@@ -18,8 +18,7 @@ if __name__ == "__main__":
             )
         rows = sample(len(table), p.rows)
         target = table["target"].to_numpy()[rows]
-        with np.load(snakemake.input.compositions) as arrays:
-            compositions = take(Compositions(**arrays), rows)
+        compositions = take(Compositions.read(snakemake.input.compositions), rows)
         groups = distinct_numbers(compositions)
         columns = {}
         for name, path in zip(p.pretraining, snakemake.input.features, strict=True):

@@ -12,8 +12,7 @@ from matpretrain.jobs import job
 def read_source(path, say, entry=None, expected_hash=None, unknown_elements="error"):
     """Compositions of one source: an encoded set (.npz), or a CSV of formulas with its registry entry."""
     if str(path).endswith(".npz"):
-        with np.load(path) as arrays:
-            return Compositions(**arrays)
+        return Compositions.read(path)
     if expected_hash:
         check_hash(path, expected_hash)
     table = read_table(path, None, entry.get("formula", "formula"), entry.get("id"))

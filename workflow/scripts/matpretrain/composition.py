@@ -53,8 +53,14 @@ class Compositions:
         return self.amount / np.add.reduceat(self.amount, self.offset[:-1])[self.row]
 
     def arrays(self):
-        """The arrays to be saved, by name; `Compositions(**arrays)` restores them."""
-        return {"number": self.number, "amount": self.amount, "offset": self.offset}
+        """The arrays to be saved, by name."""
+        return dict(vars(self))
+
+    @classmethod
+    def read(cls, path):
+        """Those of an .npz file with these arrays."""
+        with np.load(path) as arrays:
+            return cls(**arrays)
 
 
 def parse_formula(formula):

@@ -48,13 +48,7 @@ class Crystals:
 
     def arrays(self):
         """The arrays to be saved, by name; `Crystals(**arrays)` restores them."""
-        return {
-            "number": self.number,
-            "offset": self.offset,
-            "neighbour": self.neighbour,
-            "distance": self.distance,
-            "id": self.id,
-        }
+        return dict(vars(self))
 
 
 def lattice_matrix(parameters):
@@ -232,7 +226,7 @@ def check_elements(structures, path, unknown_elements, dropped, known, network):
         raise DataError(f"{path}: no structure has only elements that {network} knows; choose other structures")
 
 
-def neighbours(lattice, frac, cutoff, centres=None):
+def pairs_within(lattice, frac, cutoff, centres=None):
     """All pairs of atoms at most `cutoff` angstrom apart, over all periodic images, an atom's own images included.
 
     Args:
@@ -241,8 +235,7 @@ def neighbours(lattice, frac, cutoff, centres=None):
         centres: positions of the atoms whose neighbours are wanted; by default all.
 
     Returns:
-        centre [P], neighbour [P], image [P, 3] (cell of the neighbour) and distance [P], ordered by centre, distance
-        rounded to TIE, neighbour and image, so that equal distances always come in the same order.
+        centre [P], neighbour [P], image [P, 3] (cell of the neighbour) and distance [P], in no particular order.
     """
     from pymatgen.optimization.neighbors import find_points_in_spheres
 
@@ -253,7 +246,13 @@ def neighbours(lattice, frac, cutoff, centres=None):
     centre, neighbour, image, distance = find_points_in_spheres(points, points[centres], cutoff, periodic, lattice)
     centre = centres[centre]
     other = (centre != neighbour) | (distance > COINCIDENT)
-    centre, neighbour, image, distance = centre[other], neighbour[other], image[other].astype(np.int64), distance[other]
+    return centre[other], neighbour[other], image[other].astype(np.int64), distance[other]
+
+
+def neighbours(lattice, frac, cutoff, centres=None):
+    """`pairs_within`, ordered by centre, distance rounded to TIE, neighbour and image, so that equal distances always come in
+    the same order."""
+    centre, neighbour, image, distance = pairs_within(lattice, frac, cutoff, centres)
     step = np.rint(distance / TIE).astype(np.int64)
     order = np.lexsort((*image.T[::-1], neighbour, step, centre))
     return centre[order], neighbour[order], image[order], distance[order]

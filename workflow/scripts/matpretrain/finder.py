@@ -27,6 +27,7 @@ READS = {"composition": ("compositions", "elements"), "structure": ("graphs", "e
 EDGE_HIDDEN, MESSAGE_HIDDEN, POOL_HIDDEN = (128, 64), (128, 64), 256
 FILTERS, DENSE = 64, (512, 1024, 1024, 256)
 CUTOFF = 4.0  # angstrom
+BLOCK = 2000  # structures whose pairs are looked at together
 CENTRES, SPACING, GAUSS_WIDTH = 20, 0.25, 0.5  # Gaussians at 0, 0.25, ..., 4.75 angstrom
 MESSAGE_SCALE = 1 / math.sqrt(0.5 + 0.001)
 EPSILON = 1e-9  # in the denominators of both softmax functions
@@ -53,6 +54,29 @@ class Batch:
         self.element, self.atoms, self.row, self.rows = element, atoms, row, rows
         self.receiver, self.sender, self.weight, self.distance = receiver, sender, weight, distance
         self.degree = atoms.new_zeros(len(atoms)).index_add(0, receiver, weight)
+
+
+def _near_pairs(graphs, begin, end):
+    """Directed pairs of neighbours in the structures begin:end of Graphs, the nearest image of each, none of an atom with itself.
+
+    Returns:
+        receiver and sender [P] int16 positions in their structure, distance [P] in angstrom, pairs of each structure.
+    """
+    stored = slice(graphs.pair_offset[begin], graphs.pair_offset[end])
+    structure = np.repeat(np.arange(begin, end), np.diff(graphs.pair_offset[begin : end + 1]))
+    first, second = (side[stored] + graphs.node_offset[structure] for side in (graphs.first, graphs.second))
+    shift = np.einsum("pi,pij->pj", graphs.image[stored].astype(np.float32), graphs.lattice[structure])
+    distance = np.linalg.norm(graphs.position[second] + shift - graphs.position[first], axis=1)
+    near = np.flatnonzero((distance < CUTOFF) & (first != second))
+    near = near[np.lexsort((distance[near], second[near], first[near]))]
+    ends = np.stack([first[near], second[near]])
+    near = near[np.r_[True, (np.diff(ends) != 0).any(0)][: len(near)]]  # the shortest of each pair of atoms
+    receiver, sender = np.concatenate([first[near], second[near]]), np.concatenate([second[near], first[near]])
+    owner, length = np.tile(structure[near], 2), np.tile(distance[near], 2)
+    order = np.lexsort((sender, receiver))
+    start = graphs.node_offset[owner[order]]
+    receiver, sender = ((side[order] - start).astype(np.int16) for side in (receiver, sender))
+    return receiver, sender, length[order], np.bincount(owner - begin, minlength=end - begin)
 
 
 class GraphInputs:
@@ -93,29 +117,19 @@ class GraphInputs:
         Only the nearest image of a neighbour counts, and an atom does not neighbour its own images (released code).
         """
         graphs = open_graphs(path)
-        structure = np.repeat(np.arange(len(graphs)), np.diff(graphs.pair_offset))
-        first, second = (end.astype(np.int64) + graphs.node_offset[structure] for end in (graphs.first, graphs.second))
-        shift = np.einsum("pi,pij->pj", graphs.image.astype(np.float32), graphs.lattice[structure])
-        distance = np.linalg.norm(graphs.position[second] + shift - graphs.position[first], axis=1)
-        near = np.flatnonzero((distance < CUTOFF) & (first != second))
-        near = near[np.lexsort((distance[near], second[near], first[near]))]
-        ends = np.stack([first[near], second[near]])
-        near = near[np.r_[True, (np.diff(ends) != 0).any(0)][: len(near)]]  # the shortest of each pair of atoms
-        receiver, sender = np.concatenate([first[near], second[near]]), np.concatenate([second[near], first[near]])
-        owner, length = np.tile(structure[near], 2), np.tile(distance[near], 2)
-        order = np.lexsort((sender, receiver))
-        start = graphs.node_offset[owner[order]]
+        blocks = [_near_pairs(graphs, start, min(start + BLOCK, len(graphs))) for start in range(0, len(graphs), BLOCK)]
+        receiver, sender, length, count = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
         self = cls.__new__(cls)
         self._store(
             device,
             graphs.number,
             np.ones(len(graphs.number)),
             graphs.node_offset,
-            receiver[order] - start,
-            sender[order] - start,
-            np.concatenate([[0], np.bincount(owner, minlength=len(graphs)).cumsum()]),
-            np.ones(len(order)),
-            length[order],
+            receiver,
+            sender,
+            np.concatenate([[0], count.cumsum()]),
+            None,
+            length,
         )
         return self
 
@@ -127,8 +141,9 @@ class GraphInputs:
             return torch.as_tensor(np.asarray(array, np.float32), device=device)
 
         self.element, self.atoms, self.node_offset = integers(number), numbers(atoms), integers(node_offset)
-        self.receiver, self.sender, self.pair_offset = integers(receiver), integers(sender), integers(pair_offset)
-        self.weight = numbers(weight)
+        self.receiver, self.sender = (torch.as_tensor(side, dtype=torch.int16, device=device) for side in (receiver, sender))
+        self.pair_offset = integers(pair_offset)
+        self.weight = None if weight is None else numbers(weight)
         self.distance = None if distance is None else numbers(distance)
 
     def __len__(self):
@@ -139,6 +154,7 @@ class GraphInputs:
         pair, pair_row, _ = members(self.pair_offset, rows)
         start = first[pair_row]
         distance = None if self.distance is None else self.distance[pair]
+        weight = self.atoms.new_ones(len(pair)) if self.weight is None else self.weight[pair]
         return Batch(
             self.element[node],
             self.atoms[node],
@@ -146,7 +162,7 @@ class GraphInputs:
             len(rows),
             self.receiver[pair] + start,
             self.sender[pair] + start,
-            self.weight[pair],
+            weight,
             distance,
         )
 
@@ -360,7 +376,7 @@ class Finder(nn.Module):
         Returns:
             How many numbers were taken over.
         """
-        own, width, taken = self.state_dict(), self.encoder.width, 0
+        own, width, taken = {name: p.detach() for name, p in self.named_parameters()}, self.encoder.width, 0
         for name in own.keys() & state.keys():
             mine, theirs = own[name], state[name]
             if mine.shape != theirs.shape:  # the message networks: the first columns act on nodes, the others on edges

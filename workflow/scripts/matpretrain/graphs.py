@@ -10,7 +10,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from matpretrain.crystal import neighbours
+from matpretrain.crystal import pairs_within
 from matpretrain.files import DataError, atomic_path
 
 CUTOFF = 5.0  # angstrom (New et al. 2024, table 5)
@@ -60,10 +60,11 @@ def connect(structures, cutoff=CUTOFF):
     """
     parts = {name: [] for name in ("number", "position", "lattice", "first", "second", "image")}
     for identity, lattice, number, frac in structures:
-        first, second, image, _ = neighbours(lattice, frac, cutoff)
+        first, second, image, _ = pairs_within(lattice, frac, cutoff)
         x, y, z = image.T
         ahead = (x > 0) | ((x == 0) & ((y > 0) | ((y == 0) & (z > 0))))  # one of each image and its opposite
-        once = (first < second) | ((first == second) & ahead)
+        once = np.flatnonzero((first < second) | ((first == second) & ahead))
+        once = once[np.lexsort((*image[once].T, second[once], first[once]))]
         furthest = np.abs(image).max(initial=0)
         if len(number) > LARGEST or furthest > FURTHEST:
             raise DataError(

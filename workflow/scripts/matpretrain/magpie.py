@@ -7,6 +7,7 @@ data are imputed by the mean of the table, as matminer does by default.
 """
 
 import itertools
+import math
 from functools import cache
 
 import numpy as np
@@ -61,10 +62,11 @@ def element_tables():
 
 def magpie_features(compositions):
     """Magpie fingerprint [B, 145] float64 of B compositions, columns as in `feature_names`."""
-    blocks = [np.empty((0, len(feature_names())))]
+    features = np.empty((len(compositions), len(feature_names())))
     for start in range(0, len(compositions), CHUNK):
-        blocks.append(_features(take(compositions, slice(start, start + CHUNK))))
-    return np.concatenate(blocks)
+        rows = slice(start, start + CHUNK)
+        features[rows] = _features(take(compositions, rows))
+    return features
 
 
 def _features(c):
@@ -105,26 +107,31 @@ def _ionic_character(c, electronegativity):
 
 
 def _compound_possible(c, states):
-    """Whether one oxidation state per element can make each composition neutral (within 1e-8, as numpy.isclose)."""
+    """Whether one oxidation state per element can make each composition neutral (within 1e-8, as numpy.isclose).
+
+    Compositions whose elements have the same lists of states, of which there are few, are looked at together.
+    """
+    lists = list(dict.fromkeys(states))
+    kind = np.array([lists.index(own) for own in states])
     possible = np.zeros(len(c), bool)
     possible[c.count == 1] = True
     for n in np.unique(c.count[c.count > 1]):
         rows = np.flatnonzero(c.count == n)
         node = c.offset[rows, None] + np.arange(n)
-        number, amount = c.number[node], c.amount[node]
-        systems, system_of = np.unique(number, axis=0, return_inverse=True)
+        amount = c.amount[node]
+        systems, system_of = np.unique(kind[c.number[node]], axis=0, return_inverse=True)
         order = np.argsort(system_of.ravel(), kind="stable")
         starts = np.searchsorted(system_of.ravel()[order], np.arange(len(systems) + 1))
         for system, start, stop in zip(systems.tolist(), starts[:-1], starts[1:], strict=True):
             members = order[start:stop]
-            possible[rows[members]] = _neutral([states[z] for z in system], amount[members])
+            possible[rows[members]] = _neutral(tuple(lists[k] for k in system), amount[members])
     return possible
 
 
 def _neutral(states, amount):
     """[G] whether any choice of one of states[k] for each of n elements balances amount [G, n]."""
     half = len(states) // 2
-    if np.prod([float(len(s)) for s in states]) <= MANY_STATES:
+    if math.prod(map(len, states)) <= MANY_STATES:
         charge = amount @ _combinations(states).T
         return (np.abs(charge) <= 1e-8).any(1)
     left = amount[:, :half] @ _combinations(states[:half]).T
@@ -138,9 +145,5 @@ def _neutral(states, amount):
 
 
 @cache
-def _combinations_of(states):
-    return np.array(list(itertools.product(*states))).reshape(-1, len(states))
-
-
 def _combinations(states):
-    return _combinations_of(tuple(states))
+    return np.array(list(itertools.product(*states))).reshape(-1, len(states))

@@ -153,8 +153,8 @@ def convolve(conv, batch, edge, node, state):
     hidden = edge_activation(F.linear(edge, of_edge), fixed, F.linear(node, of_receiver), sender, receiver)
     for layer in rest:
         hidden = layer(hidden)
-    received = scatter_mean(hidden, sender, dim_size=len(node), dim=0)
-    node = conv.node_func(torch.cat([node, received, state[batch.node_row]], 1))
+    of_atom = scatter_mean(hidden, sender, dim_size=len(node), dim=0)  # matgl averages the edges that leave an atom
+    node = conv.node_func(torch.cat([node, of_atom, state[batch.node_row]], 1))
     means = (
         scatter_mean(vector, row, dim_size=batch.rows, dim=0)
         for vector, row in ((hidden, batch.edge_row), (node, batch.node_row))

@@ -8,7 +8,7 @@ from matpretrain.files import DataError
 from matpretrain.provenance import parameters, pretext_tasks, reads, structures_read
 
 FIXED_FEATURES = ("magpie", "onehot", "none")
-TAKEN = (*FIXED_FEATURES, "structure", "structure_spread")  # files of results/features, beside those of the strategies
+TAKEN = (*FIXED_FEATURES, "structure")  # files of results/features, beside those of the strategies
 OF_NUMBERS = ("id", "formula", "log10", "one_per_composition", "split", "structures", "missing_structures")
 GIVEN = ("element_vectors", "n_outputs")  # arguments that the scripts give
 ELEMENTS = "matscholar"  # vectors of a network or strategy that names no others

@@ -8,7 +8,6 @@ import itertools
 import math
 from functools import partial
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -67,8 +66,7 @@ class CompositionInputs:
     @classmethod
     def read(cls, path, device="cpu"):
         """Inputs of a file with the arrays of `composition.Compositions`."""
-        with np.load(path) as arrays:
-            return cls(Compositions(**arrays), device)
+        return cls(Compositions.read(path), device)
 
     def __len__(self):
         return len(self.offset) - 1

@@ -10,6 +10,7 @@ import pandas as pd
 from scipy import stats
 
 MIN_ERROR_STD = 1e-12
+NESTED = ["model", "against", "dataset", "cells", "wins", "change", "t", "p", "p_flip", "p_cells"]  # columns of compare_nested
 
 
 def epistemic_std(predictions):
@@ -46,7 +47,7 @@ def fold_scores(predictions, n_rows=None):
     Returns:
         Data frame part, seed, fold, n, mae, rmse, r2; the errors in the unit of the target. R2 is one minus the ratio
         of the squared error to the variance of the targets of the fold. With n_rows also train_rows, the rows outside
-        the test part of the fold.
+        the test part of the fold: what a model may learn from. Networks hold inner validation rows out of them, forests do not.
     """
 
     def score(group):
@@ -201,8 +202,8 @@ def compare_nested(scores, model, against):
 
     Subsets of one fold lie within each other and share its test part, so that sizes are averaged first: the logarithm of
     the ratio of the MAEs, one value per fold. Folds of a dataset overlap in their training rows: Nadeau and Bengio's
-    correction, with the mean training size. Datasets are the independent units: a t test and an exact sign-flip test of
-    their means.
+    correction, with the mean training size. Datasets count as the independent units of a t test and an exact sign-flip test of
+    their means; two targets of the same materials, as log_gvrh and log_kvrh, are less than two units.
 
     Args:
         scores: data frame dataset, size, fold, model, mae, n (test rows), train_rows; the folds of a dataset have all sizes.
@@ -225,6 +226,8 @@ def compare_nested(scores, model, against):
         own = cells[cells["dataset"] == dataset]
         t, p = corrected_paired_t(folds, np.zeros(len(folds)), part["n"].mean() / part["train_rows"].mean())
         rows.append({"dataset": dataset, "cells": len(own), "wins": own["won"].sum(), "mean": folds.mean(), "t": t, "p": p})
+    if not rows:
+        return pd.DataFrame(columns=NESTED)
     means = np.array([row["mean"] for row in rows])
     t, p = paired_t(means, np.zeros(len(means)))
     rows.append({"dataset": ALL, "cells": len(cells), "wins": cells["won"].sum(), "mean": means.mean(), "t": t, "p": p})
@@ -233,7 +236,7 @@ def compare_nested(scores, model, against):
     table["change"] = 100 * np.expm1(table["mean"])
     table["p_cells"] = [stats.binomtest(int(w), int(n)).pvalue for w, n in zip(table["wins"], table["cells"], strict=True)]
     table = table.assign(model=model, against=against)
-    return table[["model", "against", "dataset", "cells", "wins", "change", "t", "p", "p_flip", "p_cells"]]
+    return table[NESTED]
 
 
 def sign_flip(values):
