@@ -64,7 +64,7 @@ def connect(structures, cutoff=CUTOFF):
         x, y, z = image.T
         ahead = (x > 0) | ((x == 0) & ((y > 0) | ((y == 0) & (z > 0))))  # one of each image and its opposite
         once = np.flatnonzero((first < second) | ((first == second) & ahead))
-        once = once[np.lexsort((*image[once].T, second[once], first[once]))]
+        once = once[np.argsort(first[once] * len(number) + second[once], kind="stable")]
         furthest = np.abs(image).max(initial=0)
         if len(number) > LARGEST or furthest > FURTHEST:
             raise DataError(
