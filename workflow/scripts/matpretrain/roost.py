@@ -90,7 +90,7 @@ class _ByElement(torch.autograd.Function):
         ctx.save_for_backward(element, fraction)
         ctx.n_elements, ctx.dtype = len(table), table.dtype
         table = table.to(fraction.dtype)  # under autocast the products are rounded, the fractions are not
-        return table[element].addcmul_(fraction[:, None], weight)
+        return table.index_select(0, element).addcmul_(fraction[:, None], weight)
 
     @staticmethod
     def backward(ctx, gradient):
