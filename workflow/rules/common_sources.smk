@@ -136,7 +136,7 @@ def raw_files():
 
 
 RAW_FILES = raw_files()
-# What a rule fetches. Files of no loader are the user's: a rule sees to them only where a mirror is being filled.
+# What fetch_file makes. Files of no loader are the user's: it sees to them only where a mirror is being filled.
 FETCHED = [
     f for f, how in RAW_FILES.items() if how.get("dataset") or config["fill_mirror"]
 ]
