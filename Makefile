@@ -33,7 +33,7 @@ TARGETS ?= all
 mirror: .venv/installed
 	@test -n "$(DIR)" || { echo "usage: make mirror DIR=FOLDER [TARGETS='all maps'] [CONFIG='key=value'] [ARGS='--configfile my.yaml']"; exit 1; }
 	mkdir -p "$(DIR)"
-	$(SNAKEMAKE) --config mirror="$(DIR)" fill_mirror=true $(CONFIG) --until fetch_file --forcerun fetch_file $(ARGS) -- $(TARGETS)
+	$(SNAKEMAKE) --config mirror="$(DIR)" fill_mirror=True $(CONFIG) --until fetch_file --forcerun fetch_file $(ARGS) -- $(TARGETS)
 
 bench: .venv/installed
 	.venv/bin/python benchmark/run.py

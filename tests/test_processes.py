@@ -45,7 +45,7 @@ def test_a_signal_is_no_bad_formula(monkeypatch):
     def interrupted(formula):
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(composition, "Composition", interrupted)
+    monkeypatch.setattr("pymatgen.core.Composition", interrupted)
     with pytest.raises(Stopped), heed_signals():
         composition.parse_formulas(["Fe2O3"])
 
