@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from matpretrain.crystal import pairs_within
 from matpretrain.files import DataError, atomic_path
@@ -105,7 +105,7 @@ def save_graphs(graphs, path):
     """Write Graphs to one file, atomically."""
     arrays = {name: np.ascontiguousarray(getattr(graphs, name)) for name in NAMES}
     with atomic_path(path, size=sum(array.nbytes for array in arrays.values())) as temporary:
-        save_file(arrays, temporary)
+        temporary.write_bytes(save(arrays))  # as in weights.save_weights
 
 
 def open_graphs(path, device=None):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from matpretrain.files import DataError, atomic_path
 from matpretrain.provenance import write_json
@@ -20,7 +20,8 @@ from matpretrain.training import in_parts
 def save_weights(tensors, path):
     """Write {name: tensor} to a safetensors file, atomically."""
     with atomic_path(path, size=sum(tensor.nbytes for tensor in tensors.values())) as temporary:
-        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary)
+        # not save_file, which writes to a temporary of its own, that a killed job would leave behind
+        temporary.write_bytes(save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}))
 
 
 def load_weights(module, path, say=None):
