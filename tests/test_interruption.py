@@ -59,7 +59,9 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(problem, tmp_path, 
 
 def test_states_are_written_on_a_clock(problem, tmp_path, monkeypatch):
     written, now = [], itertools.count(step=30.0)  # seconds between two looks at the clock
-    monkeypatch.setattr(training, "save_state", lambda record, path: written.append((len(record["history"]), record["step"])))
+    monkeypatch.setattr(
+        training, "save_state", lambda record, path: written.append((len(record["histories"][0]), record["step"]))
+    )
     monkeypatch.setattr(training.time, "perf_counter", lambda: next(now))
     monkeypatch.setenv(states.MINUTES, "2")
     fit(
@@ -86,22 +88,22 @@ def set_in(record, *keys, value):
 
 POISON = {
     "A training state that holds a loss that is no number": (
-        ("history", 0, "loss"),
+        ("histories", 0, 0, "loss"),
         math.nan,
         "loss of epoch 1 in its history is nan",
     ),
     "A training state that holds epochs out of order": (
-        ("history", 1, "epoch"),
+        ("histories", 0, 1, "epoch"),
         5,
         "record 2 of its history is not that of epoch 2",
     ),
     "A training state that holds text for a number": (
-        ("history", 1, "mae"),
+        ("histories", 0, 1, "mae"),
         "0.1",
         "mae of epoch 2 in its history is no number",
     ),
-    "A training state that holds a history of another type": (("history",), {"epoch": 1}, "its history is no list"),
-    "A training state that holds a later epoch than there is": (("best_epoch",), 7, "best epoch 7 of 2"),
+    "A training state that holds a history of another type": (("histories", 0), {"epoch": 1}, "its history is no list"),
+    "A training state that holds a later epoch than there is": (("best_epoch", 0), 7, "best epoch 7 of 2"),
     "A training state that holds more steps than there are": (("step",), 400, "step 400 of 4"),
     "A training state that holds another network": (("model",), {"w": torch.zeros(2)}, "Error(s) in loading state_dict"),
     "A training state that holds weights that are no numbers": (

@@ -178,7 +178,8 @@ def folds(monkeypatch):
 
     trained = []
 
-    def train_fold(fold, training, say, state):
+    def train_folds(folds, training, say, state):
+        (fold,) = folds
         trained.append(fold)
         if fold in training.arguments.get("fails", ()):
             raise FloatingPointError(f"fold {fold}")
@@ -186,9 +187,9 @@ def folds(monkeypatch):
         rows = pd.DataFrame({"id": ids, "target": 0.1, "prediction": 1 / 3, "aleatoric_std": np.nan, "part": "test"})
         history = pd.DataFrame([{"epoch": 1, "learning_rate": 0.1, "loss": 1.0, "mae": 2.0, "seconds": 0.5}])
         kept = {"fold": fold, "mean": 0.5, "std": 2.0, "weights": {"w": np.arange(3.0) / 7}}
-        return rows.assign(fold=fold, seed=0), history.assign(fold=fold, seed=0), kept
+        return [(rows.assign(fold=fold, seed=0), history.assign(fold=fold, seed=0), kept)]
 
-    monkeypatch.setattr(finetune, "train_fold", train_fold)
+    monkeypatch.setattr(finetune, "train_folds", train_folds)
     table = pd.DataFrame({"id": list("abcd"), "fold": [0, 1, 0, 1], "target": 0.1})
     arguments = {}
     job = finetune.Training(table, None, "roost", arguments, None, "l1", RECIPE, 0.1, None, 0, "cpu")

@@ -1,6 +1,7 @@
 """Train a network on all outer folds of one dataset and seed; predict validation and test rows; keep the weights."""
 
 import importlib
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from torch.func import vmap
 
+from matpretrain.cohort import Cohort, level
 from matpretrain.composition import Compositions
 from matpretrain.devices import claim_device, describe
 from matpretrain.files import read_csv, write_csv
@@ -44,6 +47,8 @@ class Training:
         device: "cpu" or "cuda:k".
         spectra: Spectra of the rows where the target is one.
         initial: safetensors file of the trained folds of another network, from which this one starts fold by fold (`Model.adopt`).
+        cohort: folds that train as one network with stacked weights (cohort.Cohort), or "auto": all of them on a GPU, one on a CPU,
+            where a step is bound by its arithmetic; one where the network cannot be stacked.
     """
 
     table: pd.DataFrame
@@ -59,6 +64,32 @@ class Training:
     device: str
     spectra: "Spectra | None" = None
     initial: str | None = None
+    cohort: int | str = "auto"
+
+    def network(self):
+        """The module of the package with the network."""
+        return importlib.import_module(f"matpretrain.{self.encoder}")
+
+    def cohorts(self):
+        """Lists of the folds that train together: neighbours in their order, with steps of the same size and number."""
+        folds, size = fold_numbers(self.table["fold"]), self.cohort
+        if not hasattr(self.network().Inputs, "padded"):
+            size = 1
+        elif size == "auto":
+            size = 1 if self.device == "cpu" else len(folds)
+        groups = []
+        for fold in folds:
+            steps = self.recipe.batches_for([self.split(fold)[0]])
+            if groups and groups[-1][0] == steps and len(groups[-1][1]) < size:
+                groups[-1][1].append(fold)
+            else:
+                groups.append((steps, [fold]))
+        return [group for _, group in groups]
+
+    def split(self, fold):
+        """Rows of an outer fold: training, validation, test."""
+        outer_train, test = outer_split(self.table["fold"].to_numpy(), fold, self.size)
+        return *inner_split(outer_train, self.inner_fraction, self.seed, fold), test
 
     @property
     def target(self):
@@ -111,77 +142,103 @@ class Spectra:
         return {"energy": self.energy.tolist(), "resolution": self.resolution}
 
 
-def train_fold(fold, training, say, state=None):
-    """Train one outer fold, going on from a state where that exists (training.fit).
+def train_folds(folds, training, say, state=None):
+    """Train outer folds as a cohort, going on from a state where that exists (training.fit).
 
     Returns:
-        Its prediction rows and history as data frames, and what is kept of the network.
+        For each of them its prediction rows and history as data frames, and what is kept of the network.
     """
-    table, recipe, seed, device = training.table, training.recipe, training.seed, training.device
+    recipe, seed, device = training.recipe, training.seed, training.device
     if device == "cpu":
-        torch.set_num_threads(1)  # folds run side by side, one thread each
-    network = importlib.import_module(f"matpretrain.{training.encoder}")
-    target = training.target
-    outer_train, test = outer_split(table["fold"].to_numpy(), fold, training.size)
-    train, validation = inner_split(outer_train, training.inner_fraction, seed, fold)
-    mean, std = np.nanmean(target[train]), np.nanstd(target[train], ddof=1)
-    std, n_targets = std if std > 0 else 1.0, target.shape[1]
+        torch.set_num_threads(1)  # cohorts run side by side, one thread each
+    network, target = training.network(), training.target
+    splits = [training.split(fold) for fold in folds]
+    mean = [np.nanmean(target[train]) for train, _, _ in splits]
+    std = [np.nanstd(target[train], ddof=1) for train, _, _ in splits]
+    std, n_targets = [own if own > 0 else 1.0 for own in std], target.shape[1]
 
     loss, n_outputs = SUPERVISED[training.loss]
     smoothed = training.smoothing()
-    torch.manual_seed(1000 * seed + fold)
-    model = network.Model(**training.arguments, n_outputs=n_outputs * n_targets)
+    inputs = training.inputs(network)
+    scaled = np.stack([(target - m) / s for m, s in zip(mean, std, strict=True)])
+    scaled = torch.as_tensor(scaled, dtype=torch.float32, device=device)  # [folds, n, T]
+    member = torch.arange(len(folds), device=device)[:, None]
+    models = [initial_network(fold, training, n_outputs * n_targets, say) for fold in folds]
+    together = len(folds) > 1
+    model = Cohort(models) if together else models[0]
+
+    def losses(model, rows):
+        if not together:
+            return loss(smoothed(model(inputs[rows])), scaled[0][rows])
+        rows, fills = level(rows)
+        targets = scaled[member, rows].masked_fill(fills.unsqueeze(-1), math.nan)
+        return vmap(loss)(smoothed(model(inputs.padded(rows))), targets)
+
+    def outputs(model, k, rows):
+        one = model.member(k) if together else model
+        return smoothed(predict(one, inputs, torch.as_tensor(rows, device=device), recipe))
+
+    def evaluate(model):
+        scores = []
+        for k, (_, rows, _) in enumerate(splits):
+            error = outputs(model, k, rows)[:, :n_targets] * std[k] + mean[k] - target[rows]
+            scores.append({"mae": float(np.nanmean(np.abs(error)))})
+        return scores if together else scores[0]
+
+    def report(rows):
+        for fold, row in zip(folds, rows if together else [rows], strict=True):
+            if row and row["epoch"] % max(1, recipe.epochs // PROGRESS) == 0:
+                say(
+                    f"fold {fold}: epoch {row['epoch']}/{recipe.epochs}, loss {row['loss']:.4f}, "
+                    f"validation MAE {row['mae']:.4g}, {row['seconds']:.0f} s"
+                )
+
+    trains, seeds = [torch.as_tensor(train, device=device) for train, _, _ in splits], [1000 * seed + fold for fold in folds]
+    histories = fit(
+        model,
+        losses,
+        trains if together else trains[0],
+        evaluate,
+        recipe,
+        seed=seeds if together else seeds[0],
+        cost=getattr(inputs, "cost", None),
+        report=report,
+        state=state,
+    )
+    results = []
+    for k, fold in enumerate(folds):
+        parts = []
+        for part, rows in zip(("validation", "test"), splits[k][1:], strict=True):
+            output = outputs(model, k, rows)
+            prediction, deviation = output[:, :n_targets] * std[k] + mean[k], np.exp(output[:, n_targets:]) * std[k]
+            if not deviation.size or training.spectra is not None:
+                deviation = np.full_like(prediction, np.nan)
+            part_rows = training.rows(rows, prediction=prediction, aleatoric_std=deviation)
+            parts.append(part_rows.assign(fold=fold, seed=seed, part=part))
+        history = pd.DataFrame(histories[k] if together else histories).assign(fold=fold, seed=seed)
+        results.append((pd.concat(parts), history, keep(model.member(k) if together else model, fold, mean[k], std[k])))
+    return results
+
+
+def initial_network(fold, training, n_outputs, say):
+    """The network with which the training of a fold begins, on the device."""
+    torch.manual_seed(1000 * training.seed + fold)
+    model = training.network().Model(**training.arguments, n_outputs=n_outputs)
     if training.weights:
         load_weights(model.encoder, training.weights, say if fold == 0 else None)
     if training.initial:
         taken = model.adopt(fold_weights(training.initial, fold))
         if fold == 0:
             say(f"took over {taken:,} of {sum(p.numel() for p in model.parameters()):,} numbers from {training.initial}")
-    model = model.to(device)
-    inputs = training.inputs(network)
-    scaled = torch.as_tensor((target - mean) / std, dtype=torch.float32, device=device)
-
-    def outputs(model, rows):
-        return smoothed(predict(model, inputs, torch.as_tensor(rows, device=device), recipe))
-
-    def evaluate(model):
-        error = outputs(model, validation)[:, :n_targets] * std + mean - target[validation]
-        return {"mae": float(np.nanmean(np.abs(error)))}
-
-    def report(row):
-        if row["epoch"] % max(1, recipe.epochs // PROGRESS) == 0:
-            say(
-                f"fold {fold}: epoch {row['epoch']}/{recipe.epochs}, loss {row['loss']:.4f}, "
-                f"validation MAE {row['mae']:.4g}, {row['seconds']:.0f} s"
-            )
-
-    history = fit(
-        model,
-        lambda model, rows: loss(smoothed(model(inputs[rows])), scaled[rows]),
-        torch.as_tensor(train, device=device),
-        evaluate,
-        recipe,
-        seed=1000 * seed + fold,
-        cost=getattr(inputs, "cost", None),
-        report=report,
-        state=state,
-    )
-    parts = []
-    for part, rows in (("validation", validation), ("test", test)):
-        output = outputs(model, rows)
-        prediction, deviation = output[:, :n_targets] * std + mean, np.exp(output[:, n_targets:]) * std
-        if not deviation.size or training.spectra is not None:
-            deviation = np.full_like(prediction, np.nan)
-        part_rows = training.rows(rows, prediction=prediction, aleatoric_std=deviation)
-        parts.append(part_rows.assign(fold=fold, seed=seed, part=part))
-    return pd.concat(parts), pd.DataFrame(history).assign(fold=fold, seed=seed), keep(model, fold, mean, std)
+    return model.to(training.device)
 
 
 def finetune(training, threads, say, state):
-    """Train all outer folds of a dataset, side by side on a CPU.
+    """Train all outer folds of a dataset: cohorts of them, on a CPU side by side.
 
     Args:
-        state: folder with a file per fold: its training state, or its result. Folds that are finished are not trained again.
+        state: folder with a file per cohort, its training state, and a file per finished fold, its result. Finished cohorts are not
+            trained again.
 
     Returns:
         Predictions and history as data frames, and what is kept of each fold (members.keep).
@@ -189,45 +246,54 @@ def finetune(training, threads, say, state):
     Raises:
         Stopped: a signal asked for it; the states of all folds are written.
     """
-    folds = fold_numbers(training.table["fold"])
-    forks = sys.platform.startswith("linux")  # elsewhere forking is unsafe: folds run one after another
-    workers = min(threads, len(folds)) if training.device == "cpu" and forks else 1
-    say(f"{len(training.table)} rows, {len(folds)} folds, {workers} at a time on {describe(training.device)}")
-    results = [state / f"fold{fold}.pt" for fold in folds]
-    left = [fold for fold, result in zip(folds, results, strict=True) if not result.exists()]
+    folds, cohorts = fold_numbers(training.table["fold"]), training.cohorts()
+    forks = sys.platform.startswith("linux")  # elsewhere forking is unsafe: cohorts run one after another
+    workers = min(threads, len(cohorts)) if training.device == "cpu" and forks else 1
+    at_once = (
+        f"{workers} at a time" if len(cohorts) == len(folds) else f"in cohorts of {', '.join(map(str, map(len, cohorts)))}"
+    )
+    say(f"{len(training.table)} rows, {len(folds)} folds, {at_once} on {describe(training.device)}")
+    left = [cohort for cohort in cohorts if not all(result_file(state, fold).exists() for fold in cohort)]
 
-    def work(fold):
-        finish_fold(fold, training, say, state)
+    def work(cohort):
+        finish_folds(cohort, training, say, state)
 
     if workers == 1:
-        for fold in left:
-            work(fold)
+        for cohort in left:
+            work(cohort)
     else:
         side_by_side(work, left, workers)
-    finished = [read_fold(fold, training, result) for fold, result in zip(folds, results, strict=True)]
+    finished = [read_fold(fold, training, result_file(state, fold)) for fold in folds]
     predictions, histories, kept = zip(*finished, strict=True)
     return pd.concat(predictions), pd.concat(histories), kept
 
 
-def finish_fold(fold, training, say, state):
-    """Train one outer fold and leave its result in the folder `state`, in place of its training state."""
-    under_way = state / f"training{fold}.pt"
+def result_file(state, fold):
+    """The file of a finished fold in the folder of a job's state."""
+    return state / f"fold{fold}.pt"
+
+
+def finish_folds(folds, training, say, state):
+    """Train a cohort of outer folds and leave their results in the folder `state`, in place of its training state."""
+    under_way = state / f"training{'-'.join(map(str, folds))}.pt"
     try:
-        predictions, history, kept = train_fold(fold, training, say, under_way)
+        results = train_folds(folds, training, say, under_way)
     except Stopped as stop:
-        raise Stopped(stop.reason, [f"fold {fold} {place}" for place in stop.places]) from None
-    kept["weights"] = {name: torch.from_numpy(array) for name, array in kept["weights"].items()}
-    columns = {"predictions": predictions.to_dict("list"), "history": history.to_dict("records")}
-    save_state({"of": _identity(fold, training), **columns, "kept": kept}, state / f"fold{fold}.pt")
+        named = f"fold {folds[0]}" if len(folds) == 1 else f"folds {folds[0]} to {folds[-1]}"
+        raise Stopped(stop.reason, [f"{named} {place}" for place in stop.places]) from None
+    for fold, (predictions, history, kept) in zip(folds, results, strict=True):
+        kept["weights"] = {name: torch.from_numpy(array) for name, array in kept["weights"].items()}
+        columns = {"predictions": predictions.to_dict("list"), "history": history.to_dict("records")}
+        save_state({"of": _identity(fold, training), **columns, "kept": kept}, result_file(state, fold))
     under_way.unlink(missing_ok=True)
 
 
 def read_fold(fold, training, path):
-    """What `train_fold` returned, from the file that `finish_fold` wrote."""
+    """What `train_folds` returned of a fold, from the file that `finish_folds` wrote."""
 
     def check(saved):
         check_history(saved["history"], training.recipe.epochs)
-        _, test = outer_split(training.table["fold"].to_numpy(), fold, training.size)
+        _, _, test = training.split(fold)
         predicted = saved["predictions"]
         n_test, finite = predicted["part"].count("test"), np.isfinite(np.asarray(predicted["prediction"], float))
         if n_test != len(test) * training.target.shape[1] or not finite.all():
@@ -269,6 +335,7 @@ if __name__ == "__main__":
                 device=device,
                 spectra=Spectra.read(files.spectra, p.resolution) if files.get("spectra") else None,
                 initial=files.get("initial"),
+                cohort=p.cohort,
             )
             predictions, history, kept = finetune(training, snakemake.threads, say, state)
             write_csv(history, out.history)

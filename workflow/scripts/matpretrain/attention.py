@@ -11,7 +11,7 @@ learnable power. u, v are the receiver's and the sender's share of the first lin
 networks on [h_i || h_j]; the last linear layer of the message network is applied to s_im outside, which is the same
 function because it is linear (Goodall and Lee, Nat. Commun. 11, 6280 (2020), eqs. 3-6).
 
-`attend` is the definition in torch operations, on padded arrays, for any device and dtype. On a CPU with numba
+`attend_dense` is the definition in torch operations, on padded arrays, for any device and dtype. On a CPU with numba
 installed the same function runs as two fused loops that never store a quantity per pair of elements, except the
 attention coefficients. Tests compare both with a naive edge-list version.
 """
@@ -56,18 +56,34 @@ def attend(receiver, sender, gate, log_prior, receiver_offset, sender_offset):
 
 
 def attend_padded(receiver, sender, gate, log_prior, receiver_offset, sender_offset):
-    """The definition of `attend` in torch operations: compositions padded to the largest of the batch."""
+    """`attend` in torch operations: compositions padded to the largest of the batch."""
     receivers, is_receiver = _pad_index(receiver_offset)
     senders, present = _pad_index(sender_offset)
-    n_receivers = receiver.shape[0]
-    hidden = F.leaky_relu(receiver[receivers].unsqueeze(2) + sender[senders].unsqueeze(1), SLOPE)  # [B, r, s, H, 2, K]
+    message, total = attend_dense(receiver[receivers], sender[senders], gate, log_prior[senders], present)
+    return message[is_receiver].view(len(receiver), *message.shape[2:]), total[is_receiver]
+
+
+def attend_dense(receiver, sender, gate, log_prior, present):
+    """The definition, for compositions that are padded to equal numbers of receivers r and senders s.
+
+    Args:
+        receiver: [B, r, H, 2, K].
+        sender: [B, s, H, 2, K].
+        gate: [H, K].
+        log_prior: [B, s, H].
+        present: [B, s] bool, which senders are not padding.
+
+    Returns:
+        message [B, r, H, K] and total [B, r, H].
+    """
+    hidden = F.leaky_relu(receiver.unsqueeze(2) + sender.unsqueeze(1), SLOPE)  # [B, r, s, H, 2, K]
     logit = (hidden[..., 0, :] * gate).sum(-1)  # [B, r, s, H]
     logit = logit.masked_fill(~present[:, None, :, None], -math.inf)
     shifted = logit - logit.amax(2, keepdim=True).detach()
-    weight = torch.exp(shifted + log_prior[senders].unsqueeze(1))
+    weight = torch.exp(shifted + log_prior.unsqueeze(1))
     coefficient = weight / (weight.sum(2, keepdim=True) + EPSILON)
     message = (coefficient.unsqueeze(-1) * hidden[..., 1, :]).sum(2)  # [B, r, H, K]
-    return message[is_receiver].view(n_receivers, *message.shape[2:]), coefficient.sum(2)[is_receiver]
+    return message, coefficient.sum(2)
 
 
 def _pad_index(offset):

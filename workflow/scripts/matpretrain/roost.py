@@ -6,13 +6,14 @@ three pooling heads, a residual trunk 64 -> 1024 -> 512 -> 256 and a residual ou
 
 import itertools
 import math
-from functools import partial
+from functools import cached_property, partial
+from typing import NamedTuple
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from matpretrain.attention import attend
+from matpretrain.attention import attend, attend_dense
 from matpretrain.composition import Compositions
 from matpretrain.packed import members
 
@@ -51,6 +52,20 @@ class Batch:
         return Batch(self.element.index_fill(0, hidden, MASKED), self.fraction, self.offset)
 
 
+class PaddedBatch(NamedTuple):
+    """Compositions padded to the same number N of elements: what a cohort reads, since its members share every shape.
+
+    Attributes:
+        element: [..., B, N] int64 row of the element table, MASKED where there is padding.
+        fraction: [..., B, N] atomic fraction, 1 where there is padding.
+        present: [..., B, N] bool, False where there is padding.
+    """
+
+    element: torch.Tensor
+    fraction: torch.Tensor
+    present: torch.Tensor
+
+
 class CompositionInputs:
     """All compositions of a dataset on one device; indexing with rows [B] (int64) returns their `Batch`.
 
@@ -74,6 +89,19 @@ class CompositionInputs:
     def __getitem__(self, rows):
         node, _, offset = members(self.offset, rows)
         return Batch(self.element[node], self.fraction[node], offset)
+
+    @cached_property
+    def _padded(self):
+        """All compositions as one PaddedBatch."""
+        count = self.offset.diff()
+        present = torch.arange(int(count.max()), device=count.device) < count[:, None]
+        element, fraction = self.element.new_full(present.shape, MASKED), self.fraction.new_ones(present.shape)
+        element[present], fraction[present] = self.element, self.fraction
+        return PaddedBatch(element, fraction, present)
+
+    def padded(self, rows):
+        """PaddedBatch of rows [..., B]; nothing in it depends on which rows they are but the numbers."""
+        return PaddedBatch(*(whole[rows] for whole in self._padded))
 
 
 def _uniform(*shape, fan_in):
@@ -120,30 +148,30 @@ class WeightedAttention(nn.Module):
         self.message_bias = _uniform(HEADS, WIDTH, fan_in=HIDDEN)
         self.power = nn.Parameter(torch.randn(HEADS))
 
-    def forward(self, h, log_fraction, offset, linear=None):
-        """h [M, 64], log_fraction [M], offset [B + 1] -> [M, 64] (message passing) or [B, 64] (pooling).
+    def forward(self, h, log_fraction, groups, linear=None):
+        """Packed h [M, 64], log_fraction [M] and groups, the offset [B + 1], -> [M, 64] (message passing) or [B, 64] (pooling);
+        padded h [B, N, 64], log_fraction [B, N] and groups, the mask [B, N], -> [B, N, 64] or [B, 64].
 
         Args:
             linear: function (weight [n, 64], bias [n] or None) -> [M, n] that stands for F.linear(h, weight, bias).
         """
-        shape = (-1, HEADS, 2, HIDDEN)
+        shape, padded = (HEADS, 2, HIDDEN), groups.dtype == torch.bool
         linear = linear or partial(F.linear, h)
-        sender = linear(self.sender)
-        if self.receiver is not None:
-            receiver, receiver_offset = linear(self.receiver, self.bias), offset
+        sender = linear(self.sender).unflatten(-1, shape)
+        log_prior = log_fraction.unsqueeze(-1) * self.power
+        pairwise = self.receiver is not None
+        if pairwise:
+            receiver = linear(self.receiver, self.bias).unflatten(-1, shape)
         else:
-            n_compositions = len(offset) - 1
-            receiver = self.bias.to(sender.dtype).expand(n_compositions, -1)
-            receiver_offset = torch.arange(n_compositions + 1, device=offset.device)
-        message, total = attend(
-            receiver.reshape(shape),
-            sender.view(shape),
-            self.gate,
-            log_fraction[:, None] * self.power,
-            receiver_offset,
-            offset,
-        )
-        return (F.linear(message.flatten(1), self.message.flatten(1)) + total @ self.message_bias) / HEADS
+            n_compositions = len(groups) - (not padded)
+            receiver = self.bias.to(sender.dtype).view(shape).expand(n_compositions, *([1] if padded else []), *shape)
+        if padded:
+            message, total = attend_dense(receiver, sender, self.gate, log_prior, groups)
+        else:
+            receivers = groups if pairwise else torch.arange(n_compositions + 1, device=groups.device)
+            message, total = attend(receiver, sender, self.gate, log_prior, receivers, groups)
+        pooled = (F.linear(message.flatten(-2), self.message.flatten(1)) + total @ self.message_bias) / HEADS
+        return pooled.squeeze(1) if padded and not pairwise else pooled
 
 
 class ResidualBlock(nn.Module):
@@ -183,20 +211,28 @@ class RoostEncoder(nn.Module):
         )
 
     def forward(self, batch, messages=True):
-        """Batch of B compositions -> [B, 256]. Without messages every element sees only itself until the pooling."""
-        present, element = torch.unique(batch.element, return_inverse=True)
-        table = self.embedding(F.pad(self.element_vectors, (0, 0, 0, 1))[present])  # the last row is that of MASKED
+        """Batch or PaddedBatch of B compositions -> [B, 256]. Without messages every element of a Batch sees only itself
+        until the pooling."""
+        padded = isinstance(batch, PaddedBatch)
+        vectors = F.pad(self.element_vectors, (0, 0, 0, 1))  # the last row is that of MASKED
+        if padded:  # of all elements, as which are present changes shapes; those without a vector are NaN and occur nowhere
+            element, vectors = batch.element, vectors.nan_to_num()
+        else:
+            present, element = torch.unique(batch.element, return_inverse=True)
+            vectors = vectors[present]
+        table = self.embedding(vectors)
         fraction, log_fraction = batch.fraction, batch.fraction.log()
-        h = torch.cat([table[element], fraction[:, None]], 1)
-        neighbours = batch.offset if messages else torch.arange(len(h) + 1, device=h.device)
+        h = torch.cat([table[element], fraction.unsqueeze(-1)], -1)
+        groups = batch.present if padded else batch.offset
+        neighbours = groups if messages else torch.arange(len(h) + 1, device=h.device)
 
         def by_element(weight, bias=None):
             """The first layer's products, of the distinct elements of the batch: nodes of one element differ in the fraction."""
             return _ByElement.apply(F.linear(table, weight[:, :-1], bias), element, fraction, weight[:, -1])
 
         for k, layer in enumerate(self.layers):
-            h = h + layer(h, log_fraction, neighbours, linear=None if k else by_element)
-        return self.trunk(self.pooling(h, log_fraction, batch.offset))
+            h = h + layer(h, log_fraction, neighbours, linear=None if padded or k else by_element)
+        return self.trunk(self.pooling(h, log_fraction, groups))
 
 
 class Roost(nn.Module):

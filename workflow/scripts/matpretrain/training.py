@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
+from matpretrain.cohort import Cohort
 from matpretrain.files import DataError
 from matpretrain.processes import Stopped, deferred, stop_reason
 from matpretrain.states import check_history, interval, load_state, save_state
@@ -43,6 +44,13 @@ class Recipe:
             size //= 2
         return size
 
+    def batches_for(self, trains):
+        """Rows per step and steps per epoch of one or several sets of rows [n]; ValueError where they differ in either."""
+        counts = {(size, math.ceil(len(rows) / size)) for rows in trains for size in [self.batch_for(len(rows))]}
+        if len(counts) > 1:
+            raise ValueError(f"rows per step and steps per epoch differ within a cohort: {sorted(counts)}")
+        return counts.pop()
+
     def learning_rate_at(self, step, n_steps):
         """Learning rate of optimiser step `step` (from 0) of `n_steps`: linear warm-up, then constant or half a cosine."""
         warmup = self.warmup * n_steps
@@ -72,11 +80,14 @@ def fit(
 ):  # fmt: skip
     """Train `model` in place and leave it with the selected weights.
 
+    Of a Cohort of C networks each learns from its own rows, in its own order, and keeps its own selected weights. What is said
+    below of one network is then a list of C: train, seed, the rows of a step, what evaluate returns, the history; the loss is [C].
+
     Args:
         model: torch module on its device. Two methods are optional: penalised(), {c: parameters} whose sum of squares,
             times c, is part of the loss, and constrain(), called after every step.
         loss: function (model, rows) -> scalar tensor; rows is an int64 tensor [B] drawn from `train`.
-        train: int64 tensor [n] of training rows, on the model's device.
+        train: int64 tensor [n] of training rows, on the model's device. All of a cohort make the same number of batches.
         evaluate: function (model) -> dict of floats; the first one, lower is better, selects the weights and stops early.
         recipe: Recipe.
         seed: seeds the order of the batches; the caller seeds the initial weights and torch's random state.
@@ -84,7 +95,7 @@ def fit(
             rows cost on average, so that no step is much larger than the others. By default batch_size rows.
         weight: function (rows) -> weight of their loss in the mean of an epoch: their number, unless the loss is a mean over
             something else.
-        report: called with the history row of each epoch.
+        report: called with the history row of each epoch; of a cohort with a list, None for members that have stopped early.
         progress: called with (epoch, step of the epoch from 1, steps of the epoch) after each step.
         state: path at which a state is left every states.interval() seconds and when the job is asked to stop; training
             goes on from it where it exists, on a CPU to the same weights as without the interruption.
@@ -96,52 +107,62 @@ def fit(
 
     Raises:
         FloatingPointError: the training loss is not finite.
+        ValueError: the rows of a cohort do not make the same number of batches.
         DataError: `state` is not the state of such a training; the device has not the memory for a step.
         Stopped: a signal asked for it; an evaluation is finished first.
     """
-    device = train.device
+    cohort = isinstance(model, Cohort)
+    trains, seeds = (train, seed) if cohort else ([train], [seed])
+    device, members = trains[0].device, range(len(trains))
     if device.type == "cpu":  # several threads add gradients of indexed rows in any order otherwise
         torch.utils.deterministic.fill_uninitialized_memory = False
         torch.use_deterministic_algorithms(True, warn_only=True)
-    order = torch.Generator().manual_seed(seed)
-    batch = recipe.batch_for(len(train))
-    n_batches = math.ceil(len(train) / batch)
-    n_steps, whole = recipe.epochs * n_batches, weight(train)
+    orders = [torch.Generator().manual_seed(own) for own in seeds]
+    batch, n_batches = recipe.batches_for(trains)
+    n_steps = recipe.epochs * n_batches
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(_groups(model, parameters, recipe), lr=0.0, fused=True)
     average = WeightAverage(model, recipe.average * n_steps) if recipe.average else None
     tested = average.model if average else model
-    best, best_score, best_epoch = None, math.inf, 0
-    history, done, before, started = [], 0, 0.0, time.perf_counter()
-    total, norms = torch.zeros((), device=device), torch.zeros((), device=device)
-    of = {"rows": len(train), "seed": seed, "recipe": vars(recipe), "cost": cost is not None}
+    best, best_score, best_epoch = None, [math.inf for _ in members], [0 for _ in members]
+    histories, done, before, started = [[] for _ in members], 0, 0.0, time.perf_counter()
+    total, norms = torch.zeros(len(members), device=device), torch.zeros(len(members), device=device)
+    of = {"rows": [len(own) for own in trains], "seed": list(seeds), "recipe": vars(recipe), "cost": cost is not None}
+
+    def weights(rows):
+        """Weight [C] of the losses of each member's rows."""
+        of_rows = [weight(own) for own in rows]
+        return torch.stack(of_rows) if isinstance(of_rows[0], torch.Tensor) else torch.tensor(of_rows, device=device)
+
+    whole = weights(trains)
     if state and state.exists():
         saved = load_state(
-            state, of, lambda saved: _put_back(saved, model, optimiser, average, order, device, n_batches, recipe)
+            state, of, lambda saved: _put_back(saved, model, optimiser, average, orders, device, n_batches, recipe)
         )
-        history, done, before = saved["history"], saved["step"], saved["seconds"]
+        histories, done, before = saved["histories"], saved["step"], saved["seconds"]
         total, norms = saved["total"].to(device), saved["norms"].to(device)
         best, best_score, best_epoch = saved["best"], saved["best_score"], saved["best_epoch"]
+        best = best and {name: value.to(device) for name, value in best.items()}
         if sums is not None:
             sums.update({name: value.to(device) for name, value in saved["sums"].items()})
 
     def keep(drawn, step):
-        """Leave the state after `step` steps of an epoch whose rows were drawn from the order's state `drawn`."""
-        _finite(total / whole, epoch)
+        """Leave the state after `step` steps of an epoch whose rows were drawn from the orders' states `drawn`."""
+        _finite(total / whole, running, epoch)
         save_state(
             {
                 "of": of,
                 "model": model.state_dict(),
                 "optimiser": optimiser.state_dict(),
                 "average": average and {"model": average.model.state_dict(), "steps": average.steps},
-                "order": drawn,
+                "orders": drawn,
                 "step": step,
                 "random": torch.get_rng_state(),
                 "random_device": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
                 "total": total,
                 "norms": norms,
                 "sums": {name: torch.as_tensor(value) for name, value in (sums or {}).items()},
-                "history": history,
+                "histories": histories,
                 "seconds": before + time.perf_counter() - started,
                 "best": best,
                 "best_score": best_score,
@@ -150,37 +171,45 @@ def fit(
             state,
         )
 
+    def goes_on(k):
+        """Whether member k, as after its last epoch, has not stopped early."""
+        return not recipe.patience or len(histories[k]) - best_epoch[k] < recipe.patience
+
     pause, kept = interval(), started
     with deferred():
-        for epoch in range(len(history) + 1, recipe.epochs + 1):
-            if recipe.patience and epoch - 1 - best_epoch >= recipe.patience:
+        for epoch in range(max(map(len, histories)) + 1, recipe.epochs + 1):
+            running = [k for k in members if goes_on(k)]
+            if not running:
                 break
             model.train()
-            drawn = order.get_state()
-            shuffled = train[torch.randperm(len(train), generator=order).to(device)]
-            batches = split(shuffled, batch, None if cost is None else cost[shuffled])
-            for step, rows in enumerate(batches[done:], done + 1):
+            drawn = [order.get_state() for order in orders]
+            batches = []
+            for own, order in zip(trains, orders, strict=True):
+                shuffled = own[torch.randperm(len(own), generator=order).to(device)]
+                batches.append(split(shuffled, batch, None if cost is None else cost[shuffled]))
+            n_rows = len(batches[0])
+            for step, rows in enumerate(list(zip(*batches, strict=True))[done:], done + 1):
                 rate = recipe.learning_rate_at((epoch - 1) * n_batches + step - 1, n_steps)
                 for group in optimiser.param_groups:
                     group["lr"] = rate
                 try:
                     with recipe.autocast(device):
-                        value = loss(model, rows)
+                        values = loss(model, rows if cohort else rows[0]).reshape(-1)
                     optimiser.zero_grad(set_to_none=True)
-                    value.backward()
+                    values.sum().backward()
                     if recipe.clip:
-                        norms += torch.nn.utils.clip_grad_norm_(parameters, recipe.clip)
+                        norms += clip_gradients(model, parameters, recipe.clip)
                     optimiser.step()
                 except torch.OutOfMemoryError:
                     raise DataError(
-                        f"no memory left on {device} for a training step of {len(rows)} rows; lower batch_size of the recipe "
-                        f"(now {recipe.batch_size}), or train on a device with more memory"
+                        f"no memory left on {device} for a training step of {sum(map(len, rows))} rows; lower batch_size of the "
+                        f"recipe (now {recipe.batch_size}){' or cohort' if cohort else ''}, or train on a device with more memory"
                     ) from None
                 if hasattr(model, "constrain"):
                     model.constrain()
                 if average:
                     average.update(model)
-                total += value.detach() * weight(rows)
+                total += values.detach() * weights(rows)
                 if progress:
                     progress(epoch, step, n_batches)
                 reason = stop_reason()
@@ -188,46 +217,78 @@ def fit(
                     keep(drawn, step)
                     kept = time.perf_counter()
                 if reason:
-                    raise Stopped(reason, [f"after epoch {epoch - 1}, step {step} of {len(batches)}"] if state else [])
-            mean_loss = _finite(total / whole, epoch)
+                    raise Stopped(reason, [f"after epoch {epoch - 1}, step {step} of {n_rows}"] if state else [])
+            means = _finite(total / whole, running, epoch)
             metrics = evaluate(tested)
-            rate = recipe.learning_rate_at((epoch - 1) * n_batches + len(batches) - 1, n_steps)  # of its last step
-            row = {"epoch": epoch, "learning_rate": rate, "loss": mean_loss}
-            if recipe.clip:
-                row["gradient_norm"] = norms.item() / len(batches)
-            history.append({**row, **metrics, "seconds": before + time.perf_counter() - started})
+            rate = recipe.learning_rate_at((epoch - 1) * n_batches + n_rows - 1, n_steps)  # of its last step
+            set_aside = []
+            for k in running:
+                row = {"epoch": epoch, "learning_rate": rate, "loss": means[k]}
+                if recipe.clip:
+                    row["gradient_norm"] = norms[k].item() / n_rows
+                own = metrics[k] if cohort else metrics
+                histories[k].append({**row, **own, "seconds": before + time.perf_counter() - started})
+                score = next(iter(own.values()))
+                if score < best_score[k]:
+                    best_score[k], best_epoch[k] = score, epoch
+                if best_epoch[k] == epoch if recipe.select == "best" else not goes_on(k):
+                    set_aside.append(k)
             done, total, norms = 0, torch.zeros_like(total), torch.zeros_like(norms)
-            score = next(iter(metrics.values()))
-            if score < best_score:
-                best_score, best_epoch = score, epoch
-                if recipe.select == "best":
-                    best = {k: v.clone() for k, v in tested.state_dict().items()}
+            if set_aside:
+                best = _set_aside(best, tested, set_aside)
             if report:
-                report(history[-1])
-    model.load_state_dict(tested.state_dict() if best is None else best)
-    return history
+                rows = [histories[k][-1] if k in running else None for k in members]
+                report(rows if cohort else rows[0])
+    last = [k for k in members if (goes_on(k) if recipe.select == "last" else not best_epoch[k])]
+    model.load_state_dict(_set_aside(best, tested, last) if last else best)
+    return histories if cohort else histories[0]
 
 
-def _finite(loss, epoch):
-    """The loss of an epoch as a number."""
-    value = loss.item()
-    if not math.isfinite(value):
-        raise FloatingPointError(f"training loss became {value} in epoch {epoch}; lower learning_rate")
-    return value
+def _set_aside(best, tested, chosen):
+    """{name: tensor} of the networks as they were selected: those of the chosen members are now copied from `tested`."""
+    now = tested.state_dict()
+    if best is None or not isinstance(tested, Cohort):
+        return {name: value.clone() for name, value in now.items()}
+    for name, _ in tested.named_parameters():
+        best[name][chosen] = now[name][chosen]
+    return best
 
 
-def _put_back(saved, model, optimiser, average, order, device, n_batches, recipe):
+def clip_gradients(model, parameters, limit):
+    """Scale gradients so that their norm, of each member of a Cohort its own, is at most `limit`. Returns the norms before, [C]."""
+    if not isinstance(model, Cohort):
+        return torch.nn.utils.clip_grad_norm_(parameters, limit).reshape(1)
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    norms = torch.stack([g.flatten(1).norm(dim=1) for g in gradients]).norm(dim=0)
+    scale = (limit / (norms + 1e-6)).clamp(max=1)
+    torch._foreach_mul_(gradients, [scale.view(-1, *[1] * (g.dim() - 1)) for g in gradients])
+    return norms
+
+
+def _finite(losses, running, epoch):
+    """The losses [C] of an epoch as numbers, of which those of the running members must be finite."""
+    values = losses.tolist()
+    for k in running:
+        if not math.isfinite(values[k]):
+            raise FloatingPointError(f"training loss became {values[k]} in epoch {epoch}; lower learning_rate")
+    return values
+
+
+def _put_back(saved, model, optimiser, average, orders, device, n_batches, recipe):
     """Take over what a state holds of a training under way; ValueError where that is not what `fit` leaves."""
-    check_history(saved["history"], recipe.epochs)
-    epochs = len(saved["history"])
-    if not (isinstance(saved["step"], int) and 0 < saved["step"] <= n_batches and 0 <= saved["best_epoch"] <= epochs):
-        raise ValueError(f"step {saved['step']} of {n_batches}, best epoch {saved['best_epoch']} of {epochs}")
+    if not (isinstance(saved["step"], int) and 0 < saved["step"] <= n_batches):
+        raise ValueError(f"step {saved['step']} of {n_batches}")
+    for history, best_epoch, _ in zip(saved["histories"], saved["best_epoch"], orders, strict=True):
+        check_history(history, recipe.epochs)
+        if not 0 <= best_epoch <= len(history):
+            raise ValueError(f"best epoch {best_epoch} of {len(history)}")
     model.load_state_dict(saved["model"])
     optimiser.load_state_dict(saved["optimiser"])
     if average:
         average.model.load_state_dict(saved["average"]["model"])
         average.steps = saved["average"]["steps"]
-    order.set_state(saved["order"])
+    for order, own in zip(orders, saved["orders"], strict=True):
+        order.set_state(own)
     torch.set_rng_state(saved["random"])
     if device.type == "cuda":
         torch.cuda.set_rng_state(saved["random_device"], device)

@@ -1,0 +1,82 @@
+"""Rate of C Roosts that train as one cohort against the same one after another, on a CPU or GPU, in turns.
+
+    .venv/bin/python benchmark/cohort.py TABLE.csv --sizes 1 5 20 [--device cuda] [--precision bfloat16]
+
+Prints rows per second of all members together and the ratio, and on a GPU the largest memory. Both train through fit() with
+the steps and shapes of finetuning: batches of 128, the robust loss, clipped gradients, no evaluation.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch.func import vmap
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "workflow" / "scripts"))
+
+from matpretrain.cohort import Cohort, level
+from matpretrain.composition import matscholar_vectors, parse_formulas
+from matpretrain.objectives import robust_l1
+from matpretrain.roost import Inputs, Roost
+from matpretrain.training import Recipe, fit
+
+
+def seconds(model, loss, trains, seeds, recipe, device):
+    """Time of one fit() without its first epoch."""
+    started = []
+
+    def evaluate(model):
+        if device != "cpu":
+            torch.cuda.synchronize()
+        started.append(time.perf_counter())
+        return [{"mae": 0.0}] * len(trains) if isinstance(trains, list) else {"mae": 0.0}
+
+    fit(model, loss, trains, evaluate, recipe, seed=seeds)
+    return (started[-1] - started[0]) / (len(started) - 1)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("table", help="CSV with columns id, formula, target")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[1, 5, 20])
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", default="float32")
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rows", type=int, default=1024)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    device = options.device
+    table = pd.read_csv(options.table).head(options.rows)
+    target = torch.tensor(table["target"].to_numpy(), dtype=torch.float32, device=device)
+    target = ((target - target.mean()) / target.std())[:, None]
+    inputs = Inputs(parse_formulas(table["formula"].tolist())[0], device)
+    recipe = Recipe(
+        epochs=options.epochs, batch_size=128, min_steps=1, learning_rate=3e-4, weight_decay=1e-6, schedule="constant",
+        warmup=0.0, clip=1.0, average=0.0, select="last", patience=0, precision=options.precision,
+    )  # fmt: skip
+    rows = torch.arange(len(table), device=device)
+
+    def single(model, rows):
+        return robust_l1(model(inputs[rows]), target[rows])
+
+    def stacked(model, rows):
+        rows, _ = level(rows)
+        return vmap(robust_l1)(model(inputs.padded(rows)), target[rows])
+
+    for size in options.sizes:
+        rates = {"one after another": [], "as one": []}
+        for _ in range(options.rounds):
+            models = [Roost(matscholar_vectors(), 2).to(device) for _ in range(size)]
+            took = sum(seconds(model, single, rows, k, recipe, device) for k, model in enumerate(models))
+            rates["one after another"].append(size * len(rows) / took)
+            took = seconds(Cohort(models), stacked, [rows] * size, list(range(size)), recipe, device)
+            rates["as one"].append(size * len(rows) / took)
+        first, second = (np.array(values) for values in rates.values())
+        line = ", ".join(f"{name} {' '.join(f'{rate:,.0f}' for rate in values)}" for name, values in rates.items())
+        memory = f"; {torch.cuda.max_memory_allocated() / 1e9:.2f} GB" if device != "cpu" else ""
+        print(f"{size} networks: {line} rows/s; ratio {' '.join(f'{r:.2f}' for r in second / first)}{memory}", flush=True)

@@ -1,0 +1,219 @@
+"""Networks that train as one, against the same networks trained one by one."""
+
+from typing import NamedTuple
+
+import finetune
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from small_problem import Line, recipe
+from torch.func import vmap
+
+from matpretrain import objectives, roost, states
+from matpretrain.cohort import Cohort, level
+from matpretrain.composition import matscholar_vectors, parse_formulas
+from matpretrain.sources import read_embedded
+from matpretrain.splits import outer_folds
+from matpretrain.training import clip_gradients, fit
+
+ROWS = [torch.arange(64), torch.arange(20, 84), torch.arange(3, 66)]  # of the last one the last step has a row less
+VALIDATION = torch.arange(84, 96)
+SEEDS = [5, 6, 7]
+
+
+class Points(NamedTuple):
+    x: torch.Tensor
+
+
+class OfPoints(Line):
+    """A Line that reads a batch."""
+
+    def forward(self, batch):
+        return super().forward(batch.x)
+
+
+def networks():
+    return [OfPoints(seed).double() for seed in SEEDS]
+
+
+def one_by_one(problem, settings):
+    x, y = (tensor.double() for tensor in problem)
+    models = networks()
+    histories = [
+        fit(
+            model,
+            lambda m, rows: objectives.l1(m(Points(x[rows])), y[rows]),
+            rows,
+            lambda m: mae(m, x, y),
+            settings,
+            seed=seed,
+        )
+        for model, rows, seed in zip(models, ROWS, SEEDS, strict=True)
+    ]
+    return models, histories
+
+
+def as_one(problem, settings, state=None, stop=None):
+    """Train the cohort, interrupted in the step after `stop`."""
+    x, y = (tensor.double() for tensor in problem)
+    cohort, steps = Cohort(networks()), iter(range(10_000))
+
+    def loss(model, rows):
+        if next(steps) == stop:
+            raise KeyboardInterrupt
+        rows, fills = level(rows)
+        return vmap(objectives.l1)(model(Points(x[rows])), y[rows][..., None].masked_fill(fills[..., None], torch.nan))
+
+    def evaluate(model):
+        return [mae(model.member(k), x, y) for k in range(3)]
+
+    return cohort, fit(cohort, loss, ROWS, evaluate, settings, seed=SEEDS, state=state)
+
+
+def mae(model, x, y):
+    with torch.no_grad():
+        return {"mae": objectives.l1(model(Points(x[VALIDATION])), y[VALIDATION]).item()}
+
+
+def weights(model):
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+SETTINGS = {
+    "best": {"epochs": 8},
+    "last": {"epochs": 8, "select": "last", "warmup": 0.1},
+    "clipped": {"clip": 0.05, "select": "last"},
+    "averaged": {"average": 0.5, "select": "last"},
+    "impatient, best": {"epochs": 60, "patience": 2, "learning_rate": 0.1},
+    "impatient, last": {"epochs": 60, "patience": 2, "learning_rate": 0.1, "select": "last"},
+}
+
+
+@pytest.mark.parametrize("changes", SETTINGS)
+def test_a_cohort_reaches_what_its_members_reach_alone(problem, changes):
+    settings = recipe(**SETTINGS[changes])
+    models, expected = one_by_one(problem, settings)
+    cohort, histories = as_one(problem, settings)
+    assert [len(history) for history in histories] == [len(history) for history in expected]
+    if "impatient" in changes:
+        assert len({len(history) for history in histories}) > 1
+    for own, other in zip(histories, expected, strict=True):
+        a, b = (pd.DataFrame(history).drop(columns="seconds") for history in (own, other))
+        assert np.allclose(a, b, rtol=1e-6) and list(a) == list(b)
+    for k, model in enumerate(models):
+        found, wanted = weights(cohort.member(k)), weights(model)
+        assert found.keys() == wanted.keys() and all(torch.allclose(found[name], wanted[name], atol=1e-8) for name in wanted)
+
+
+@pytest.mark.parametrize("changes", [{}, {"patience": 2, "learning_rate": 0.1, "select": "last"}, {"average": 0.5}])
+def test_an_interrupted_cohort_goes_on_to_the_same_weights(problem, tmp_path, monkeypatch, changes):
+    monkeypatch.setenv(states.MINUTES, "0")
+    settings = recipe(epochs=8, **changes)
+    whole, _ = as_one(problem, settings)
+    state = tmp_path / "training.pt"
+    for stop in (0, 3, 2, 9, 6):
+        with pytest.raises(KeyboardInterrupt):
+            as_one(problem, settings, state, stop)
+    resumed, _ = as_one(problem, settings, state)
+    assert all(torch.equal(value, weights(whole)[name]) for name, value in weights(resumed).items())
+
+
+def test_one_member_that_diverges_stops_the_cohort_with_its_epoch(problem):
+    x, y = problem
+
+    def loss(model, rows):
+        return torch.stack([objectives.l1(model.member(0)(Points(x[rows[0]])), y[rows[0]]) * v for v in (1.0, torch.nan)])
+
+    with pytest.raises(FloatingPointError, match="training loss became nan in epoch 1"):
+        fit(Cohort(networks()[:2]).float(), loss, ROWS[:2], None, recipe(), seed=[0, 1])
+
+
+def test_members_with_other_numbers_of_steps_are_no_cohort(problem):
+    with pytest.raises(ValueError, match=r"differ within a cohort: \[\(16, 2\), \(16, 4\)\]"):
+        fit(Cohort(networks()[:2]), None, [torch.arange(64), torch.arange(20)], None, recipe(), seed=[0, 1])
+
+
+def test_the_gradient_of_each_member_is_clipped_by_its_own_norm():
+    models = networks()
+    for scale, model in zip((1e-3, 1.0, 50.0), models, strict=True):
+        for parameter in model.parameters():
+            parameter.grad = torch.full_like(parameter, scale)
+    cohort = Cohort(models)
+    for k, parameter in enumerate(cohort.parameters()):
+        parameter.grad = torch.stack([list(model.parameters())[k].grad for model in models])
+    norms = clip_gradients(cohort, list(cohort.parameters()), 0.5)
+    for k, model in enumerate(models):
+        parameters = list(model.parameters())
+        assert norms[k] == pytest.approx(torch.nn.utils.clip_grad_norm_(parameters, 0.5).item())
+        stacked = [parameter.grad[k] for parameter in cohort.parameters()]
+        assert all(torch.allclose(a, b.grad, atol=1e-12) for a, b in zip(stacked, parameters, strict=True))
+
+
+def test_filling_rows_up():
+    rows, fills = level([torch.tensor([4, 5, 6]), torch.tensor([7])])
+    assert rows.tolist() == [[4, 5, 6], [7, 7, 7]] and fills.tolist() == [[False] * 3, [False, True, True]]
+
+
+@pytest.fixture(scope="module")
+def table():
+    rows = read_embedded("pymatgen_exp_formation_energy").sample(122, random_state=1).reset_index(drop=True)
+    return rows.assign(fold=outer_folds(122))
+
+
+def training(table, **changes):
+    values = {
+        "table": table, "examples": parse_formulas(table["formula"].tolist())[0], "encoder": "roost",
+        "arguments": {"element_vectors": matscholar_vectors()}, "weights": None, "loss": "robust_l1",
+        "recipe": recipe(epochs=3, clip=1.0, select="last", learning_rate=1e-3), "inner_fraction": 0.1, "size": None,
+        "seed": 0, "device": "cpu",
+    }  # fmt: skip
+    return finetune.Training(**values | changes)
+
+
+def test_stacked_roosts_equal_single_ones_in_values_and_gradients(table):
+    inputs = roost.Inputs(parse_formulas(table["formula"].tolist())[0], dtype=torch.float64)
+    models = []
+    for seed in SEEDS:
+        torch.manual_seed(seed)
+        models.append(roost.Roost(matscholar_vectors(), 2).double())
+    cohort = Cohort(models)
+    rows = [torch.arange(40), torch.arange(50, 90), torch.arange(80, 119)]
+    filled, fills = level(rows)
+    stacked = cohort(inputs.padded(filled))
+    stacked.square().masked_fill(fills[..., None], 0).sum().backward()
+    for k, model in enumerate(models):
+        output = model(inputs[rows[k]])
+        output.square().sum().backward()
+        assert torch.allclose(stacked[k, : len(rows[k])], output, atol=1e-10)
+        for own, whole in zip(model.parameters(), cohort.parameters(), strict=True):
+            assert (own.grad is None and whole.grad is None) or torch.allclose(own.grad, whole.grad[k], atol=1e-10)
+
+
+def test_folds_that_train_together_predict_what_they_predict_alone(table, tmp_path):
+    said = []
+    alone, history, kept = finetune.finetune(training(table), 1, said.append, tmp_path / "alone")
+    together, other, stacked = finetune.finetune(training(table, cohort=5), 1, said.append, tmp_path / "together")
+    assert [line.rpartition(" on ")[0] for line in said if "rows" in line] == [
+        "122 rows, 5 folds, 1 at a time",
+        "122 rows, 5 folds, in cohorts of 5",
+    ]
+    same = ["id", "target", "fold", "seed", "part"]
+    assert together[same].equals(alone[same]) and len(other) == len(history) == 15
+    for name in ("prediction", "aleatoric_std"):
+        assert np.allclose(together[name], alone[name], rtol=0, atol=1e-3 * alone["target"].std())
+    assert np.allclose(other["loss"], history["loss"], atol=1e-4)
+    for a, b in zip(kept, stacked, strict=True):
+        assert a["fold"] == b["fold"] and a["mean"] == b["mean"] and a["weights"].keys() == b["weights"].keys()
+        for name, own in a["weights"].items():  # the first steps of Adam carry the sign of a gradient, be it only rounding
+            assert np.abs(own - b["weights"][name]).mean() < 1e-4
+    assert np.abs(kept[0]["weights"]["head.2.weight"] - kept[1]["weights"]["head.2.weight"]).max() > 1e-2
+
+
+def test_who_trains_together(table):
+    assert training(table).cohorts() == [[0], [1], [2], [3], [4]]
+    assert training(table, cohort=2).cohorts() == [[0, 1], [2, 3], [4]]
+    assert training(table, device="cuda:0").cohorts() == [[0, 1, 2, 3, 4]]
+    assert training(table, device="cuda:0", encoder="finder").cohorts() == [[0], [1], [2], [3], [4]]
+    uneven = table.assign(fold=[0] * 60 + [1, 2, 3, 4] * 15 + [1, 2])
+    assert training(uneven, cohort=5).cohorts() == [[0], [1, 2, 3, 4]]
