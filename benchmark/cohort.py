@@ -2,8 +2,9 @@
 
     .venv/bin/python benchmark/cohort.py TABLE.csv --sizes 1 5 20 [--device cuda] [--precision bfloat16]
 
-Prints rows per second of all members together and the ratio, and on a GPU the largest memory. Both train through fit() with
-the steps and shapes of finetuning: batches of 128, the robust loss, clipped gradients, no evaluation.
+Prints rows per second of all members together and the ratio, and on a GPU the largest memory of either form. Both train through
+fit() with the steps and shapes of finetuning: batches of 128, the robust loss, clipped gradients, and after every epoch the
+predictions of each member for a tenth as many rows.
 """
 
 import argparse
@@ -22,21 +23,25 @@ from matpretrain.cohort import Cohort, level
 from matpretrain.composition import matscholar_vectors, parse_formulas
 from matpretrain.objectives import robust_l1
 from matpretrain.roost import Inputs, Roost
-from matpretrain.training import Recipe, fit
+from matpretrain.training import Recipe, fit, predict
 
 
-def seconds(model, loss, trains, seeds, recipe, device):
-    """Time of one fit() without its first epoch."""
-    started = []
+def seconds(model, loss, inputs, trains, seeds, recipe, device):
+    """Time of an epoch of fit(), without the first one, and the largest memory in GB."""
+    ended, rows = [], torch.arange(len(inputs) // 10, device=device)
 
     def evaluate(model):
-        if device != "cpu":
-            torch.cuda.synchronize()
-        started.append(time.perf_counter())
-        return [{"mae": 0.0}] * len(trains) if isinstance(trains, list) else {"mae": 0.0}
+        together = isinstance(model, Cohort)
+        for k in range(len(seeds) if together else 1):
+            predict(model.member(k) if together else model, inputs, rows, recipe)
+        ended.append(time.perf_counter())
+        return [{"mae": 0.0}] * len(seeds) if together else {"mae": 0.0}
 
-    fit(model, loss, trains, evaluate, recipe, seed=seeds)
-    return (started[-1] - started[0]) / (len(started) - 1)
+    if device != "cpu":
+        torch.cuda.reset_peak_memory_stats()
+    fit(model, loss, trains, evaluate, recipe, seed=seeds if isinstance(model, Cohort) else seeds[0])
+    memory = torch.cuda.max_memory_allocated() / 1e9 if device != "cpu" else 0.0
+    return (ended[-1] - ended[0]) / (len(ended) - 1), memory
 
 
 if __name__ == "__main__":
@@ -69,14 +74,15 @@ if __name__ == "__main__":
         return vmap(robust_l1)(model(inputs.padded(rows)), target[rows])
 
     for size in options.sizes:
-        rates = {"one after another": [], "as one": []}
+        rates, memory = {"one after another": [], "as one": []}, {}
         for _ in range(options.rounds):
-            models = [Roost(matscholar_vectors(), 2).to(device) for _ in range(size)]
-            took = sum(seconds(model, single, rows, k, recipe, device) for k, model in enumerate(models))
-            rates["one after another"].append(size * len(rows) / took)
-            took = seconds(Cohort(models), stacked, [rows] * size, list(range(size)), recipe, device)
-            rates["as one"].append(size * len(rows) / took)
+            models = [Roost(np.nan_to_num(matscholar_vectors()), 2).to(device) for _ in range(size)]
+            alone = [seconds(model, single, inputs, rows, [k], recipe, device) for k, model in enumerate(models)]
+            as_one = seconds(Cohort(models), stacked, inputs, [rows] * size, list(range(size)), recipe, device)
+            rates["one after another"].append(size * len(rows) / sum(time for time, _ in alone))
+            rates["as one"].append(size * len(rows) / as_one[0])
+            memory = {"one after another": alone[0][1], "as one": as_one[1]}
         first, second = (np.array(values) for values in rates.values())
         line = ", ".join(f"{name} {' '.join(f'{rate:,.0f}' for rate in values)}" for name, values in rates.items())
-        memory = f"; {torch.cuda.max_memory_allocated() / 1e9:.2f} GB" if device != "cpu" else ""
+        memory = "; " + ", ".join(f"{gb:.2f} GB {name}" for name, gb in memory.items()) if device != "cpu" else ""
         print(f"{size} networks: {line} rows/s; ratio {' '.join(f'{r:.2f}' for r in second / first)}{memory}", flush=True)

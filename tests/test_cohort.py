@@ -1,5 +1,6 @@
 """Networks that train as one, against the same networks trained one by one."""
 
+import math
 from typing import NamedTuple
 
 import finetune
@@ -13,13 +14,15 @@ from torch.func import vmap
 from matpretrain import objectives, roost, states
 from matpretrain.cohort import Cohort, level
 from matpretrain.composition import matscholar_vectors, parse_formulas
+from matpretrain.processes import Stopped
 from matpretrain.sources import read_embedded
 from matpretrain.splits import outer_folds
-from matpretrain.training import clip_gradients, fit
+from matpretrain.training import Diverged, clip_gradients, fit
 
 ROWS = [torch.arange(64), torch.arange(20, 84), torch.arange(3, 66)]  # of the last one the last step has a row less
 VALIDATION = torch.arange(84, 96)
 SEEDS = [5, 6, 7]
+VECTORS = np.nan_to_num(matscholar_vectors())  # as jobs get them
 
 
 class Points(NamedTuple):
@@ -119,14 +122,91 @@ def test_an_interrupted_cohort_goes_on_to_the_same_weights(problem, tmp_path, mo
     assert all(torch.equal(value, weights(whole)[name]) for name, value in weights(resumed).items())
 
 
+def test_a_member_that_has_stopped_learns_nothing_more(problem, tmp_path, monkeypatch):
+    """One that would diverge later neither stops the others nor makes their state unreadable."""
+    monkeypatch.setenv(states.MINUTES, "0")
+    x, y = problem
+    scores = [[3.0, 3.0, 3.0, 3.0, 3.0, 3.0], [6.0, 5.0, 4.0, 3.0, 2.0, 1.0]]
+    settings, state, steps = recipe(epochs=6, patience=2, clip=1.0), tmp_path / "training.pt", iter(range(1000))
+
+    def train(stop=None):
+        cohort, seen = Cohort(networks()[:2]).float(), {}
+
+        def loss(model, rows):
+            if next(steps) == stop:
+                raise KeyboardInterrupt
+            rows, _ = level(rows)
+            blows_up = torch.tensor([math.inf if max(seen, default=0) >= 3 else 1.0, 1.0])
+            return vmap(objectives.l1)(model(Points(x[rows])), y[rows][..., None]) * blows_up
+
+        def evaluate(model):
+            epoch = max(seen, default=start) + 1
+            seen[epoch] = weights(model)
+            return [{"mae": own[epoch - 1]} for own in scores]
+
+        start = len(torch.load(state, weights_only=True)["histories"][1]) if state.exists() else 0
+        return cohort, seen, fit(cohort, loss, ROWS[:2], evaluate, settings, seed=SEEDS[:2], state=state)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(stop=18)  # in the fifth epoch
+    cohort, seen, (first, second) = train()
+    assert [len(first), len(second)] == [3, 6] and math.isfinite(second[-1]["gradient_norm"])
+    assert all(torch.equal(weights(cohort)[name][1], seen[6][name][1]) for name in weights(cohort))
+    assert all(value.isfinite().all() for value in weights(cohort).values())
+
+
+def test_a_member_without_a_finite_score_keeps_the_weights_with_which_it_stops(problem):
+    x, y = problem
+    seen = []
+
+    def loss(model, rows):
+        rows, _ = level(rows)
+        return vmap(objectives.l1)(model(Points(x[rows])), y[rows][..., None])
+
+    def evaluate(model):
+        seen.append(weights(model))
+        return [{"mae": math.nan}, {"mae": 1.0 / len(seen)}]
+
+    cohort = Cohort(networks()[:2]).float()
+    histories = fit(cohort, loss, ROWS[:2], evaluate, recipe(epochs=6, patience=2), seed=SEEDS[:2])
+    assert [len(history) for history in histories] == [2, 6]
+    for name, value in weights(cohort).items():
+        assert torch.equal(value[0], seen[1][name][0]) and torch.equal(value[1], seen[5][name][1])
+
+
+def test_networks_that_cannot_be_stacked_are_refused():
+    class Penalised(Line):
+        def penalised(self):
+            return {}
+
+    class Normed(Line):
+        def __init__(self, seed):
+            super().__init__(seed)
+            self.norm = torch.nn.BatchNorm1d(3)
+
+    class Buffered(Line):
+        def __init__(self, seed):
+            super().__init__(seed)
+            self.register_buffer("shift", torch.tensor(float(seed)))
+
+    for network, line in {
+        Penalised: "Penalised has a method penalised",
+        Normed: "norm of Normed changes its buffers",
+        Buffered: "the buffer shift differs",
+    }.items():
+        with pytest.raises(ValueError, match=line):
+            Cohort([network(0), network(1)])
+
+
 def test_one_member_that_diverges_stops_the_cohort_with_its_epoch(problem):
     x, y = problem
 
     def loss(model, rows):
         return torch.stack([objectives.l1(model.member(0)(Points(x[rows[0]])), y[rows[0]]) * v for v in (1.0, torch.nan)])
 
-    with pytest.raises(FloatingPointError, match="training loss became nan in epoch 1"):
+    with pytest.raises(Diverged, match="training loss became nan in epoch 1") as diverged:
         fit(Cohort(networks()[:2]).float(), loss, ROWS[:2], None, recipe(), seed=[0, 1])
+    assert diverged.value.member == 1
 
 
 def test_members_with_other_numbers_of_steps_are_no_cohort(problem):
@@ -164,7 +244,7 @@ def table():
 def training(table, **changes):
     values = {
         "table": table, "examples": parse_formulas(table["formula"].tolist())[0], "encoder": "roost",
-        "arguments": {"element_vectors": matscholar_vectors()}, "weights": None, "loss": "robust_l1",
+        "arguments": {"element_vectors": VECTORS}, "weights": None, "loss": "robust_l1",
         "recipe": recipe(epochs=3, clip=1.0, select="last", learning_rate=1e-3), "inner_fraction": 0.1, "size": None,
         "seed": 0, "device": "cpu",
     }  # fmt: skip
@@ -176,7 +256,7 @@ def test_stacked_roosts_equal_single_ones_in_values_and_gradients(table):
     models = []
     for seed in SEEDS:
         torch.manual_seed(seed)
-        models.append(roost.Roost(matscholar_vectors(), 2).double())
+        models.append(roost.Roost(VECTORS, 2).double())
     cohort = Cohort(models)
     rows = [torch.arange(40), torch.arange(50, 90), torch.arange(80, 119)]
     filled, fills = level(rows)
@@ -190,13 +270,30 @@ def test_stacked_roosts_equal_single_ones_in_values_and_gradients(table):
             assert (own.grad is None and whole.grad is None) or torch.allclose(own.grad, whole.grad[k], atol=1e-10)
 
 
+def test_under_autocast_a_cohort_computes_in_the_same_precision_as_a_network_alone(table):
+    inputs, dtypes = roost.Inputs(parse_formulas(table["formula"].tolist())[0]), {"alone": [], "together": []}
+    models = [roost.Roost(VECTORS, 2) for _ in range(2)]
+    cohort, rows = Cohort(models), torch.arange(40)
+    for whose, model in (("alone", models[0]), ("together", cohort.network)):
+        for module in model.modules():
+            if isinstance(module, torch.nn.Linear):
+                module.register_forward_hook(lambda module, args, output, seen=dtypes[whose]: seen.append(output.dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        alone, together = models[0](inputs[rows]), cohort(inputs.padded(torch.stack([rows, rows])))[0]
+    assert alone.dtype == together.dtype == torch.bfloat16
+    assert set(dtypes["alone"]) == set(dtypes["together"]) == {torch.bfloat16}
+    exact = models[0](inputs[rows])
+    assert (together.float() - exact).abs().max() < 2 * (alone.float() - exact).abs().max() + 1e-3
+
+
 def test_folds_that_train_together_predict_what_they_predict_alone(table, tmp_path):
+    """After three epochs: rounding grows with every step, as between the fused and the padded form of a network alone."""
     said = []
     alone, history, kept = finetune.finetune(training(table), 1, said.append, tmp_path / "alone")
     together, other, stacked = finetune.finetune(training(table, cohort=5), 1, said.append, tmp_path / "together")
     assert [line.rpartition(" on ")[0] for line in said if "rows" in line] == [
         "122 rows, 5 folds, 1 at a time",
-        "122 rows, 5 folds, in cohorts of 5",
+        "122 rows, 5 folds, in cohorts of 5, 1 at a time",
     ]
     same = ["id", "target", "fold", "seed", "part"]
     assert together[same].equals(alone[same]) and len(other) == len(history) == 15
@@ -215,5 +312,53 @@ def test_who_trains_together(table):
     assert training(table, cohort=2).cohorts() == [[0, 1], [2, 3], [4]]
     assert training(table, device="cuda:0").cohorts() == [[0, 1, 2, 3, 4]]
     assert training(table, device="cuda:0", encoder="finder").cohorts() == [[0], [1], [2], [3], [4]]
-    uneven = table.assign(fold=[0] * 60 + [1, 2, 3, 4] * 15 + [1, 2])
-    assert training(uneven, cohort=5).cohorts() == [[0], [1, 2, 3, 4]]
+    uneven = table.assign(fold=[0, 1] * 15 + [2] * 60 + [3, 4] * 16)
+    assert training(uneven, cohort=5).cohorts() == [[0, 1, 3, 4], [2]]
+
+
+def test_a_cohort_that_was_killed_while_it_wrote_its_results_writes_them_all(table, tmp_path, monkeypatch):
+    job, written = training(table, cohort=3), []
+    whole = finetune.finetune(job, 1, lambda text: None, tmp_path / "whole")[0]
+    monkeypatch.setenv(states.MINUTES, "0.02")
+    save = finetune.save_state
+
+    def killed(record, path):
+        if path.name == "fold1.pt":
+            raise KeyboardInterrupt
+        save(record, path)
+
+    monkeypatch.setattr(finetune, "save_state", killed)
+    state = tmp_path / "killed"
+    with pytest.raises(KeyboardInterrupt):
+        finetune.finetune(job, 1, lambda text: None, state)
+    assert sorted(path.name for path in state.iterdir()) == ["fold0.pt", "training0-1-2.pt"]
+    monkeypatch.setattr(finetune, "save_state", lambda record, path: (written.append(path.name), save(record, path)))
+    again = finetune.finetune(job, 1, lambda text: None, state)[0]
+    assert written == [f"fold{k}.pt" for k in range(5)] and again.equals(whole)
+    assert not list(state.glob("training*.pt"))
+
+
+def test_what_goes_wrong_names_the_folds(table, tmp_path, monkeypatch):
+    job = training(table, cohort=3)
+
+    def stop(*arguments, **options):
+        raise Stopped("SIGTERM", ["after epoch 1, step 2 of 6"])
+
+    def diverge(*arguments, **options):
+        raise Diverged("training loss became nan in epoch 3; lower learning_rate", 2)
+
+    monkeypatch.setattr(finetune, "fit", stop)
+    with pytest.raises(Stopped, match="stopped on SIGTERM: folds 0, 1, 2 after epoch 1, step 2 of 6; the next run"):
+        finetune.finetune(job, 1, lambda text: None, tmp_path)
+    monkeypatch.setattr(finetune, "fit", diverge)
+    with pytest.raises(FloatingPointError, match="^fold 2: training loss became nan in epoch 3"):
+        finetune.finetune(job, 1, lambda text: None, tmp_path)
+
+
+def test_folds_that_stop_early_report_until_they_stop(table, tmp_path):
+    said, changes = [], {"epochs": 12, "patience": 2, "learning_rate": 3e-3, "select": "best", "clip": 1.0}
+    job = training(table, cohort=5, recipe=recipe(**changes))
+    history = finetune.finetune(job, 1, said.append, tmp_path)[1]
+    epochs = history.groupby("fold")["epoch"].max()
+    assert epochs.nunique() > 1 and epochs.min() < 12
+    assert sum(line.startswith("fold 0: epoch") for line in said) == epochs[0]

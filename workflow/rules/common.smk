@@ -9,7 +9,7 @@ from snakemake.exceptions import WorkflowError
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow" / "scripts"))
 from matpretrain.configuration import check, set_environment
 from matpretrain.files import DataError
-from matpretrain.provenance import fingerprint, reads, structures_read
+from matpretrain.provenance import fingerprint, reads, stacks, structures_read
 
 try:
     check(config, Path(workflow.basedir))
@@ -183,6 +183,11 @@ def examples(wildcards):
 def backend(entry):
     """The library whose layers a network of structures uses; None for other networks."""
     return config["structure_backend"] if entry["encoder"] == "megnet" else None
+
+
+def cohort_of(entry):
+    """Outer folds that train as one: the configured number for a network whose weights can be stacked, else 1."""
+    return config["cohort"] if stacks(entry["encoder"]) else 1
 
 
 def task_targets(wildcards):

@@ -53,7 +53,7 @@ rule finetune:
         inner_fraction=lambda w: inner_fraction_of(w.dataset),
         size=subset_size,
         unit=lambda w: config["datasets"][w.dataset]["unit"],
-        cohort=config["cohort"],
+        cohort=lambda w: cohort_of(config["models"][w.model]),
         device=config["device"],
         code=lambda w: fingerprint("finetune", config["models"][w.model]["encoder"]),
     script:

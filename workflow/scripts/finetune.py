@@ -23,7 +23,7 @@ from matpretrain.spectra import COMPRESS, RESTORE, one_below_another, smoother
 from matpretrain.splits import fold_numbers, inner_split
 from matpretrain.states import check_history, kept_state, load_state, save_state
 from matpretrain.subsets import outer_split
-from matpretrain.training import Recipe, fit, predict
+from matpretrain.training import Diverged, Recipe, fit, predict
 from matpretrain.weights import load_weights
 
 PROGRESS = 10  # progress lines per fold
@@ -71,20 +71,16 @@ class Training:
         return importlib.import_module(f"matpretrain.{self.encoder}")
 
     def cohorts(self):
-        """Lists of the folds that train together: neighbours in their order, with steps of the same size and number."""
+        """Lists of the folds that train together: those with steps of the same size and number."""
         folds, size = fold_numbers(self.table["fold"]), self.cohort
-        if not hasattr(self.network().Inputs, "padded"):
+        if not getattr(self.network(), "STACKS", False):
             size = 1
         elif size == "auto":
             size = 1 if self.device == "cpu" else len(folds)
-        groups = []
+        groups = {}
         for fold in folds:
-            steps = self.recipe.batches_for([self.split(fold)[0]])
-            if groups and groups[-1][0] == steps and len(groups[-1][1]) < size:
-                groups[-1][1].append(fold)
-            else:
-                groups.append((steps, [fold]))
-        return [group for _, group in groups]
+            groups.setdefault(self.recipe.batches_for([self.split(fold)[0]]), []).append(fold)
+        return [group[k : k + size] for group in groups.values() for k in range(0, len(group), size)]
 
     def split(self, fold):
         """Rows of an outer fold: training, validation, test."""
@@ -249,10 +245,8 @@ def finetune(training, threads, say, state):
     folds, cohorts = fold_numbers(training.table["fold"]), training.cohorts()
     forks = sys.platform.startswith("linux")  # elsewhere forking is unsafe: cohorts run one after another
     workers = min(threads, len(cohorts)) if training.device == "cpu" and forks else 1
-    at_once = (
-        f"{workers} at a time" if len(cohorts) == len(folds) else f"in cohorts of {', '.join(map(str, map(len, cohorts)))}"
-    )
-    say(f"{len(training.table)} rows, {len(folds)} folds, {at_once} on {describe(training.device)}")
+    sizes = f", in cohorts of {', '.join(str(len(cohort)) for cohort in cohorts)}" if len(cohorts) < len(folds) else ""
+    say(f"{len(training.table)} rows, {len(folds)} folds{sizes}, {workers} at a time on {describe(training.device)}")
     left = [cohort for cohort in cohorts if not all(result_file(state, fold).exists() for fold in cohort)]
 
     def work(cohort):
@@ -278,8 +272,10 @@ def finish_folds(folds, training, say, state):
     under_way = state / f"training{'-'.join(map(str, folds))}.pt"
     try:
         results = train_folds(folds, training, say, under_way)
+    except Diverged as error:
+        raise FloatingPointError(f"fold {folds[error.member]}: {error}") from None
     except Stopped as stop:
-        named = f"fold {folds[0]}" if len(folds) == 1 else f"folds {folds[0]} to {folds[-1]}"
+        named = f"fold{'s' * (len(folds) > 1)} {', '.join(map(str, folds))}"
         raise Stopped(stop.reason, [f"{named} {place}" for place in stop.places]) from None
     for fold, (predictions, history, kept) in zip(folds, results, strict=True):
         kept["weights"] = {name: torch.from_numpy(array) for name, array in kept["weights"].items()}

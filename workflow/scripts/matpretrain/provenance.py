@@ -52,6 +52,11 @@ def pretext_tasks(network):
     return _constant(network, "TASKS", ())
 
 
+def stacks(network):
+    """Whether networks of a module can train as a cohort: its constant STACKS."""
+    return _constant(network, "STACKS", False)
+
+
 @cache
 def parameters(network, role):
     """{name: default} of what a class of a network's module, its "Model", "Encoder" or "Inputs", is made from.

@@ -21,6 +21,7 @@ WIDTH, HEADS, HIDDEN = 64, 3, 256
 TRUNK, HEAD = (1024, 512), (128, 64)
 REPRESENTATION = 256
 READS = ("compositions", "elements")  # what Inputs and Model are made from
+STACKS = True  # networks can train as a cohort: Inputs has `padded`
 TASKS = ("barlow_twins", "magpie", "structure")  # what Encoder can be pretrained by
 MASKED = -1  # an element hidden from the encoder: its vector is zero, its weight and its edges stay
 
@@ -161,14 +162,15 @@ class WeightedAttention(nn.Module):
         log_prior = log_fraction.unsqueeze(-1) * self.power
         pairwise = self.receiver is not None
         if pairwise:
-            receiver = linear(self.receiver, self.bias).unflatten(-1, shape)
+            receiver, receivers = linear(self.receiver, self.bias).unflatten(-1, shape), groups
+        elif padded:
+            receiver = self.bias.to(sender.dtype).view(shape).expand(len(groups), 1, *shape)
         else:
-            n_compositions = len(groups) - (not padded)
-            receiver = self.bias.to(sender.dtype).view(shape).expand(n_compositions, *([1] if padded else []), *shape)
+            receiver = self.bias.to(sender.dtype).view(shape).expand(len(groups) - 1, *shape)
+            receivers = torch.arange(len(groups), device=groups.device)
         if padded:
             message, total = attend_dense(receiver, sender, self.gate, log_prior, groups)
         else:
-            receivers = groups if pairwise else torch.arange(n_compositions + 1, device=groups.device)
             message, total = attend(receiver, sender, self.gate, log_prior, receivers, groups)
         pooled = (F.linear(message.flatten(-2), self.message.flatten(1)) + total @ self.message_bias) / HEADS
         return pooled.squeeze(1) if padded and not pairwise else pooled
@@ -215,9 +217,8 @@ class RoostEncoder(nn.Module):
         until the pooling."""
         padded = isinstance(batch, PaddedBatch)
         vectors = F.pad(self.element_vectors, (0, 0, 0, 1))  # the last row is that of MASKED
-        if padded:  # of all elements, as which are present changes shapes; those without a vector are NaN and occur nowhere
-            element, vectors = batch.element, vectors.nan_to_num()
-        else:
+        element = batch.element
+        if not padded:  # else all elements are embedded: how many are present would change shapes
             present, element = torch.unique(batch.element, return_inverse=True)
             vectors = vectors[present]
         table = self.embedding(vectors)
@@ -228,10 +229,13 @@ class RoostEncoder(nn.Module):
 
         def by_element(weight, bias=None):
             """The first layer's products, of the distinct elements of the batch: nodes of one element differ in the fraction."""
+            if padded:
+                products = F.linear(h[..., :-1], weight[:, :-1], bias)
+                return products.to(fraction.dtype) + fraction.unsqueeze(-1) * weight[:, -1]
             return _ByElement.apply(F.linear(table, weight[:, :-1], bias), element, fraction, weight[:, -1])
 
         for k, layer in enumerate(self.layers):
-            h = h + layer(h, log_fraction, neighbours, linear=None if padded or k else by_element)
+            h = h + layer(h, log_fraction, neighbours, linear=None if k else by_element)
         return self.trunk(self.pooling(h, log_fraction, groups))
 
 

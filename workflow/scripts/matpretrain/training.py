@@ -14,6 +14,19 @@ from matpretrain.files import DataError
 from matpretrain.processes import Stopped, deferred, stop_reason
 from matpretrain.states import check_history, interval, load_state, save_state
 
+
+class Diverged(FloatingPointError):
+    """The loss of a training is no longer finite.
+
+    Attributes:
+        member: which one it is of a cohort.
+    """
+
+    def __init__(self, message, member=0):
+        super().__init__(message)
+        self.member = member
+
+
 CHUNK = 2048  # rows at a time without gradients, unless the inputs say otherwise
 
 
@@ -82,6 +95,7 @@ def fit(
 
     Of a Cohort of C networks each learns from its own rows, in its own order, and keeps its own selected weights. What is said
     below of one network is then a list of C: train, seed, the rows of a step, what evaluate returns, the history; the loss is [C].
+    A member that stops early learns nothing more while the others go on.
 
     Args:
         model: torch module on its device. Two methods are optional: penalised(), {c: parameters} whose sum of squares,
@@ -93,8 +107,8 @@ def fit(
         seed: seeds the order of the batches; the caller seeds the initial weights and torch's random state.
         cost: int64 tensor [rows] by row, what a row costs (its edges); a step then takes as many rows as cost what batch_size
             rows cost on average, so that no step is much larger than the others. By default batch_size rows.
-        weight: function (rows) -> weight of their loss in the mean of an epoch: their number, unless the loss is a mean over
-            something else.
+        weight: function (rows of one network) -> weight of their loss in the mean of an epoch: their number, unless the loss is
+            a mean over something else.
         report: called with the history row of each epoch; of a cohort with a list, None for members that have stopped early.
         progress: called with (epoch, step of the epoch from 1, steps of the epoch) after each step.
         state: path at which a state is left every states.interval() seconds and when the job is asked to stop; training
@@ -106,7 +120,7 @@ def fit(
         the recipe clips), the evaluated quantities, seconds.
 
     Raises:
-        FloatingPointError: the training loss is not finite.
+        Diverged: the training loss is not finite.
         ValueError: the rows of a cohort do not make the same number of batches.
         DataError: `state` is not the state of such a training; the device has not the memory for a step.
         Stopped: a signal asked for it; an evaluation is finished first.
@@ -129,12 +143,13 @@ def fit(
     total, norms = torch.zeros(len(members), device=device), torch.zeros(len(members), device=device)
     of = {"rows": [len(own) for own in trains], "seed": list(seeds), "recipe": vars(recipe), "cost": cost is not None}
 
-    def weights(rows):
-        """Weight [C] of the losses of each member's rows."""
-        of_rows = [weight(own) for own in rows]
-        return torch.stack(of_rows) if isinstance(of_rows[0], torch.Tensor) else torch.tensor(of_rows, device=device)
+    def weights(steps):
+        """Weights [n, C] of the losses of every member's rows in n steps: one transfer, where they are numbers."""
+        of_rows = [weight(own) for rows in steps for own in rows]
+        as_one = torch.stack(of_rows) if isinstance(of_rows[0], torch.Tensor) else torch.tensor(of_rows, device=device)
+        return as_one.view(-1, len(members))
 
-    whole = weights(trains)
+    whole = weights([trains])[0]
     if state and state.exists():
         saved = load_state(
             state, of, lambda saved: _put_back(saved, model, optimiser, average, orders, device, n_batches, recipe)
@@ -148,7 +163,7 @@ def fit(
 
     def keep(drawn, step):
         """Leave the state after `step` steps of an epoch whose rows were drawn from the orders' states `drawn`."""
-        _finite(total / whole, running, epoch)
+        _finite(total / whole, epoch)
         save_state(
             {
                 "of": of,
@@ -175,6 +190,10 @@ def fit(
         """Whether member k, as after its last epoch, has not stopped early."""
         return not recipe.patience or len(histories[k]) - best_epoch[k] < recipe.patience
 
+    def selected(k):
+        """Whether the weights of member k are those of its best epoch so far."""
+        return recipe.select == "best" and best_epoch[k] > 0
+
     pause, kept = interval(), started
     with deferred():
         for epoch in range(max(map(len, histories)) + 1, recipe.epochs + 1):
@@ -187,16 +206,24 @@ def fit(
             for own, order in zip(trains, orders, strict=True):
                 shuffled = own[torch.randperm(len(own), generator=order).to(device)]
                 batches.append(split(shuffled, batch, None if cost is None else cost[shuffled]))
-            n_rows = len(batches[0])
-            for step, rows in enumerate(list(zip(*batches, strict=True))[done:], done + 1):
+            steps = list(zip(*batches, strict=True))
+            of_steps = weights(steps)
+            stopped = [k for k in members if k not in running]
+            stopped = torch.tensor(stopped, device=device) if stopped else None
+            for step, rows in enumerate(steps[done:], done + 1):
                 rate = recipe.learning_rate_at((epoch - 1) * n_batches + step - 1, n_steps)
                 for group in optimiser.param_groups:
                     group["lr"] = rate
                 try:
                     with recipe.autocast(device):
                         values = loss(model, rows if cohort else rows[0]).reshape(-1)
+                    if stopped is not None:
+                        values = values.index_fill(0, stopped, 0.0)
                     optimiser.zero_grad(set_to_none=True)
                     values.sum().backward()
+                    if stopped is not None:
+                        for p in parameters:
+                            p.grad is None or p.grad.index_fill_(0, stopped, 0.0)
                     if recipe.clip:
                         norms += clip_gradients(model, parameters, recipe.clip)
                     optimiser.step()
@@ -209,7 +236,7 @@ def fit(
                     model.constrain()
                 if average:
                     average.update(model)
-                total += values.detach() * weights(rows)
+                total += values.detach() * of_steps[step - 1]
                 if progress:
                     progress(epoch, step, n_batches)
                 reason = stop_reason()
@@ -217,21 +244,21 @@ def fit(
                     keep(drawn, step)
                     kept = time.perf_counter()
                 if reason:
-                    raise Stopped(reason, [f"after epoch {epoch - 1}, step {step} of {n_rows}"] if state else [])
-            means = _finite(total / whole, running, epoch)
+                    raise Stopped(reason, [f"after epoch {epoch - 1}, step {step} of {len(steps)}"] if state else [])
+            means = _finite(total / whole, epoch)
             metrics = evaluate(tested)
-            rate = recipe.learning_rate_at((epoch - 1) * n_batches + n_rows - 1, n_steps)  # of its last step
+            rate = recipe.learning_rate_at((epoch - 1) * n_batches + len(steps) - 1, n_steps)  # of its last step
             set_aside = []
             for k in running:
                 row = {"epoch": epoch, "learning_rate": rate, "loss": means[k]}
                 if recipe.clip:
-                    row["gradient_norm"] = norms[k].item() / n_rows
+                    row["gradient_norm"] = norms[k].item() / len(steps)
                 own = metrics[k] if cohort else metrics
                 histories[k].append({**row, **own, "seconds": before + time.perf_counter() - started})
                 score = next(iter(own.values()))
                 if score < best_score[k]:
                     best_score[k], best_epoch[k] = score, epoch
-                if best_epoch[k] == epoch if recipe.select == "best" else not goes_on(k):
+                if (recipe.select == "best" and best_epoch[k] == epoch) or (not goes_on(k) and not selected(k)):
                     set_aside.append(k)
             done, total, norms = 0, torch.zeros_like(total), torch.zeros_like(norms)
             if set_aside:
@@ -239,7 +266,7 @@ def fit(
             if report:
                 rows = [histories[k][-1] if k in running else None for k in members]
                 report(rows if cohort else rows[0])
-    last = [k for k in members if (goes_on(k) if recipe.select == "last" else not best_epoch[k])]
+    last = [k for k in members if goes_on(k) and not selected(k)]
     model.load_state_dict(_set_aside(best, tested, last) if last else best)
     return histories if cohort else histories[0]
 
@@ -259,18 +286,18 @@ def clip_gradients(model, parameters, limit):
     if not isinstance(model, Cohort):
         return torch.nn.utils.clip_grad_norm_(parameters, limit).reshape(1)
     gradients = [p.grad for p in parameters if p.grad is not None]
-    norms = torch.stack([g.flatten(1).norm(dim=1) for g in gradients]).norm(dim=0)
+    norms = torch.stack([g.reshape(len(g), -1).norm(dim=1) for g in gradients]).norm(dim=0)
     scale = (limit / (norms + 1e-6)).clamp(max=1)
     torch._foreach_mul_(gradients, [scale.view(-1, *[1] * (g.dim() - 1)) for g in gradients])
     return norms
 
 
-def _finite(losses, running, epoch):
-    """The losses [C] of an epoch as numbers, of which those of the running members must be finite."""
+def _finite(losses, epoch):
+    """The losses [C] of an epoch as numbers."""
     values = losses.tolist()
-    for k in running:
-        if not math.isfinite(values[k]):
-            raise FloatingPointError(f"training loss became {values[k]} in epoch {epoch}; lower learning_rate")
+    for k, value in enumerate(values):
+        if not math.isfinite(value):
+            raise Diverged(f"training loss became {value} in epoch {epoch}; lower learning_rate", k)
     return values
 
 
