@@ -237,8 +237,8 @@ def test_filling_rows_up():
 
 @pytest.fixture(scope="module")
 def table():
-    rows = read_embedded("pymatgen_exp_formation_energy").sample(122, random_state=1).reset_index(drop=True)
-    return rows.assign(fold=outer_folds(122))
+    rows = read_embedded("pymatgen_exp_formation_energy").sample(62, random_state=1).reset_index(drop=True)
+    return rows.assign(fold=outer_folds(62))
 
 
 def training(table, **changes):
@@ -258,7 +258,7 @@ def test_stacked_roosts_equal_single_ones_in_values_and_gradients(table):
         torch.manual_seed(seed)
         models.append(roost.Roost(VECTORS, 2).double())
     cohort = Cohort(models)
-    rows = [torch.arange(40), torch.arange(50, 90), torch.arange(80, 119)]
+    rows = [torch.arange(30), torch.arange(10, 40), torch.arange(33, 62)]
     filled, fills = level(rows)
     stacked = cohort(inputs.padded(filled))
     stacked.square().masked_fill(fills[..., None], 0).sum().backward()
@@ -292,8 +292,8 @@ def test_folds_that_train_together_predict_what_they_predict_alone(table, tmp_pa
     alone, history, kept = finetune.finetune(training(table), 1, said.append, tmp_path / "alone")
     together, other, stacked = finetune.finetune(training(table, cohort=5), 1, said.append, tmp_path / "together")
     assert [line.rpartition(" on ")[0] for line in said if "rows" in line] == [
-        "122 rows, 5 folds, 1 at a time",
-        "122 rows, 5 folds, in cohorts of 5, 1 at a time",
+        "62 rows, 5 folds, 1 at a time",
+        "62 rows, 5 folds, in cohorts of 5, 1 at a time",
     ]
     same = ["id", "target", "fold", "seed", "part"]
     assert together[same].equals(alone[same]) and len(other) == len(history) == 15
@@ -312,7 +312,7 @@ def test_who_trains_together(table):
     assert training(table, cohort=2).cohorts() == [[0, 1], [2, 3], [4]]
     assert training(table, device="cuda:0").cohorts() == [[0, 1, 2, 3, 4]]
     assert training(table, device="cuda:0", encoder="finder").cohorts() == [[0], [1], [2], [3], [4]]
-    uneven = table.assign(fold=[0, 1] * 15 + [2] * 60 + [3, 4] * 16)
+    uneven = table.assign(fold=[0, 1] * 8 + [2] * 30 + [3, 4] * 8)
     assert training(uneven, cohort=5).cohorts() == [[0, 1, 3, 4], [2]]
 
 
