@@ -29,19 +29,19 @@ DISTINCT = [*range(REACH + 1), *range(ELEMENTS - REACH, ELEMENTS)]
 
 
 class Batch(NamedTuple):
-    """Places of the element axis within reach of an element: composition b owns the places offset[b]:offset[b + 1] of M.
+    """Places of the element axis within reach of an element: M places, one composition after another.
 
     Attributes:
         fraction: [M] atomic fraction of the element of each place.
         around: [M, 3] the place before, itself and the next: below M a place of the batch, M + p place p of an empty axis,
             M + 103 beyond an end.
-        offset: [B + 1] int64.
+        row: [M] int64 composition of each place, from 0.
         beyond: [B, 9] bool, whether some place with a DISTINCT response of an empty axis is out of reach of every element.
     """
 
     fraction: torch.Tensor
     around: torch.Tensor
-    offset: torch.Tensor
+    row: torch.Tensor
     beyond: torch.Tensor
 
 
@@ -71,11 +71,11 @@ class FractionInputs:
         return len(self.offset) - 1
 
     def __getitem__(self, rows):
-        at, _, offset = members(self.offset, rows)
+        at, row, _ = members(self.offset, rows)
         own, place = torch.arange(len(at), device=at.device), self.place[at]
         before, after = ((place + step) % (ELEMENTS + 1) + len(at) for step in (-1, 1))
         before, after = torch.where(self.before[at], own - 1, before), torch.where(self.after[at], own + 1, after)
-        return Batch(self.fraction[at], torch.stack([before, own, after], 1), offset, self.beyond[rows])
+        return Batch(self.fraction[at], torch.stack([before, own, after], 1), row, self.beyond[rows])
 
 
 class ResCNNEncoder(nn.Module):
@@ -94,8 +94,9 @@ class ResCNNEncoder(nn.Module):
             known = torch.cat([x, F.pad(empty[0].T, (0, 0, 0, 1)).to(x.dtype)])
             x = F.relu(F.linear(known[batch.around].flatten(1), layer.weight.transpose(1, 2).flatten(1), layer.bias))
             empty = F.relu(layer(empty))
-        # Where places tie for the maximum, their gradient is shared otherwise than by the maximum over the whole axis.
-        near = torch.segment_reduce(x.float() if x.dtype == torch.bfloat16 else x, "max", offsets=batch.offset)
+        # Not segment_reduce, whose backward pass gives every place of a tie for the maximum a negative gradient in full.
+        near = x.new_full((len(batch.beyond), self.width), -torch.inf)
+        near = near.scatter_reduce(0, batch.row[:, None].expand_as(x), x, "amax")
         distinct = empty[0].T[DISTINCT].to(near.dtype).masked_fill(~batch.beyond[:, :, None], -torch.inf)
         return torch.maximum(near, distinct.amax(1))
 
