@@ -255,11 +255,22 @@ def finetune(training, threads, say, state):
     if workers == 1:
         for cohort in left:
             work(cohort)
-    else:
+    elif left:
+        load_once(training)
         side_by_side(work, left, workers)
     finished = [read_fold(fold, training, result_file(state, fold)) for fold in folds]
     predictions, histories, kept = zip(*finished, strict=True)
     return pd.concat(predictions), pd.concat(histories), kept
+
+
+def load_once(training):
+    """Predict a row and make an optimiser, so that what libraries load on first use is there before the folds fork, and shared."""
+    torch.set_num_threads(1)  # a process that has started threads must not fork
+    network = training.network()
+    model = network.Model(**training.arguments, n_outputs=1).eval()
+    with torch.inference_mode():
+        model(training.inputs(network)[torch.arange(1)])
+    torch.optim.AdamW(model.parameters(), fused=True)
 
 
 def result_file(state, fold):

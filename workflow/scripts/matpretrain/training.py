@@ -27,7 +27,8 @@ class Diverged(FloatingPointError):
         self.member = member
 
 
-CHUNK = 2048  # rows at a time without gradients, unless the inputs say otherwise
+# Rows at a time without gradients, unless the inputs say otherwise; more only take memory on a CPU.
+CHUNK = {"cpu": 512, "cuda": 2048}
 
 
 @dataclass(frozen=True)
@@ -354,7 +355,7 @@ def in_parts(network, inputs, rows):
     """
     outputs, start = [], 0
     while start < len(rows) or not outputs:
-        size = min(getattr(inputs, "CHUNK", CHUNK), max(1, len(rows)))
+        size = min(getattr(inputs, "CHUNK", CHUNK[rows.device.type]), max(1, len(rows)))
         try:
             outputs.append(network(inputs[rows[start : start + size]]))
             start += size
