@@ -223,7 +223,7 @@ def test_a_network_of_structures_learns_and_its_members_load(tmp_path, fault):
     member = ensemble.members[1]
     test = predictions[(predictions["part"] == "test") & (predictions["fold"] == 1)]
     rows = torch.as_tensor(np.flatnonzero(table["fold"] == 1))
-    network = training.inputs(finetune.importlib.import_module("matpretrain.megnet"))
+    network = training.inputs
     again = finetune.predict(member.network, network, rows, recipe)[:, 0] * member.std + member.mean
     assert (
         test["prediction"].to_numpy() == pytest.approx(again, rel=1e-5)

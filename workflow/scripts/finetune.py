@@ -4,6 +4,7 @@ import importlib
 import math
 import sys
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -106,8 +107,10 @@ class Training:
             values["prediction"] = RESTORE(values["prediction"])
         return frame.assign(target=target.ravel(), **{name: value.ravel() for name, value in values.items()})
 
-    def inputs(self, network):
-        """The examples as the Inputs of a network on the device."""
+    @cached_property
+    def inputs(self):
+        """The examples as the Inputs of the network, on the device."""
+        network = self.network()
         build = network.Inputs if isinstance(self.examples, Compositions) else network.Inputs.read
         return build(self.examples, self.device)
 
@@ -147,7 +150,7 @@ def train_folds(folds, training, say, state=None):
     recipe, seed, device = training.recipe, training.seed, training.device
     if device == "cpu":
         torch.set_num_threads(1)  # cohorts run side by side, one thread each
-    network, target = training.network(), training.target
+    target = training.target
     splits = [training.split(fold) for fold in folds]
     mean = [np.nanmean(target[train]) for train, _, _ in splits]
     std = [np.nanstd(target[train], ddof=1) for train, _, _ in splits]
@@ -155,7 +158,7 @@ def train_folds(folds, training, say, state=None):
 
     loss, n_outputs = SUPERVISED[training.loss]
     smoothed = training.smoothing()
-    inputs = training.inputs(network)
+    inputs = training.inputs
     scaled = np.stack([(target - m) / s for m, s in zip(mean, std, strict=True)])
     scaled = torch.as_tensor(scaled, dtype=torch.float32, device=device)  # [folds, n, T]
     member = torch.arange(len(folds), device=device)[:, None]
@@ -266,10 +269,9 @@ def finetune(training, threads, say, state):
 def load_once(training):
     """Predict a row and make an optimiser, so that what libraries load on first use is there before the folds fork, and shared."""
     torch.set_num_threads(1)  # a process that has started threads must not fork
-    network = training.network()
-    model = network.Model(**training.arguments, n_outputs=1).eval()
+    model = training.network().Model(**training.arguments, n_outputs=1).eval()
     with torch.inference_mode():
-        model(training.inputs(network)[torch.arange(1)])
+        model(training.inputs[torch.arange(1)])
     torch.optim.AdamW(model.parameters(), fused=True)
 
 
