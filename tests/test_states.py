@@ -131,6 +131,22 @@ def test_two_jobs_never_work_with_one_state(tmp_path, monkeypatch):
     assert ended[0] >= released and not (tmp_path / "seed0/.state").exists()
 
 
+def test_the_folder_of_states_may_go_while_it_is_made(tmp_path, monkeypatch):
+    """The other process ends within mkdir, after the system has refused to make what is there, before Python looks for it."""
+    home, real, calls = tmp_path / "seed0/.state", os.mkdir, []
+
+    def mkdir(path, *arguments):
+        calls.append(path)
+        if len(calls) == 1:
+            raise FileExistsError(errno.EEXIST, "File exists", str(path))
+        real(path, *arguments)
+
+    (tmp_path / "seed0").mkdir()
+    monkeypatch.setattr(os, "mkdir", mkdir)
+    with kept_state(job_of(tmp_path), tmp_path / "seed0", "cpu", Said()):
+        assert home.is_dir() and len(calls) > 1
+
+
 def test_a_history_is_that_of_a_training():
     row = {"epoch": 1, "learning_rate": 0.1, "loss": 1.0, "mae": float("nan"), "seconds": 2.0}
     check_history([row, row | {"epoch": 2}], 2)

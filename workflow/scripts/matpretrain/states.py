@@ -92,7 +92,8 @@ def _locked(home, say):
     """A held lock of a folder of states, which is made."""
     told = False
     while True:
-        home.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):  # also raised where the other process removes the folder within mkdir
+            home.mkdir(parents=True, exist_ok=True)
         # Where a file system has no locks, the other kind, a file that is there or not, would outlive a killed job.
         lock = FileLock(home / LOCK, fallback_to_soft=False)
         try:
