@@ -19,7 +19,8 @@ import torch
 from torch.nn import functional as F
 
 from matpretrain.composition import matscholar_vectors, parse_formulas
-from matpretrain.finder import MESSAGE_SCALE, Finder, GraphInputs, softmax_by
+from matpretrain.finder import MESSAGE_SCALE, Finder, softmax_by
+from matpretrain.finder_graphs import GraphInputs
 
 BATCH, STEPS, ROUNDS = 128, 4, 5
 

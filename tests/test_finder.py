@@ -7,7 +7,8 @@ from plot_edges import by_atom, edge_matrices
 from pymatgen.core import Composition, Element, Lattice, Structure
 
 from matpretrain.composition import atom_counts, parse_formulas
-from matpretrain.finder import ATTENTION, Finder, GraphInputs
+from matpretrain.finder import ATTENTION, Finder
+from matpretrain.finder_graphs import GraphInputs
 from matpretrain.graphs import connect, save_graphs
 
 FORMULAS = ["SrTiO3", "O2", "Fe", "LiFePO4", "Fe0.5C0.25N0.25", "K2O2", "H2O"]

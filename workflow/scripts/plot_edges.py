@@ -5,7 +5,7 @@ import torch
 
 from matpretrain import plots, plots_finder
 from matpretrain.composition import parse_formulas
-from matpretrain.finder import GraphInputs
+from matpretrain.finder_graphs import GraphInputs
 from matpretrain.jobs import job
 from matpretrain.members import load_members, seed_folders
 
