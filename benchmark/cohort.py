@@ -1,6 +1,6 @@
 """Rate of C Roosts that train as one cohort against the same one after another, on a CPU or GPU, in turns.
 
-    .venv/bin/python benchmark/cohort.py TABLE.csv --sizes 1 5 20 [--device cuda] [--precision bfloat16]
+    .venv/bin/python benchmark/cohort.py TABLE.csv --sizes 5 20 [--device cuda] [--precision bfloat16]
 
 Prints rows per second of all members together and the ratio, and on a GPU the largest memory of either form. Both train through
 fit() with the steps and shapes of finetuning: batches of 128, the robust loss, clipped gradients, and after every epoch the
@@ -8,6 +8,7 @@ predictions of each member for a tenth as many rows.
 """
 
 import argparse
+import copy
 import sys
 import time
 from pathlib import Path
@@ -23,31 +24,34 @@ from matpretrain.cohort import Cohort, level
 from matpretrain.composition import matscholar_vectors, parse_formulas
 from matpretrain.objectives import robust_l1
 from matpretrain.roost import Inputs, Roost
-from matpretrain.training import Recipe, fit, predict
+from matpretrain.training import Recipe, fit_cohort, predict
 
 
-def seconds(model, loss, inputs, trains, seeds, recipe, device):
-    """Time of an epoch of fit(), without the first one, and the largest memory in GB."""
-    ended, rows = [], torch.arange(len(inputs) // 10, device=device)
+def seconds(cohort, inputs, target, recipe):
+    """Time of an epoch of training on all rows of inputs, without the first one, and the largest memory in GB."""
+    ended, rows = [], torch.arange(len(inputs), device=target.device)
 
-    def evaluate(model):
-        together = isinstance(model, Cohort)
-        for k in range(len(seeds) if together else 1):
-            predict(model.member(k) if together else model, inputs, rows, recipe)
+    def loss(cohort, rows):
+        rows, _ = level(rows)
+        return vmap(robust_l1)(cohort(inputs, rows), target[rows])
+
+    def evaluate(cohort):
+        for k in range(cohort.size):
+            predict(cohort.member(k), inputs, rows[: len(rows) // 10], recipe)
         ended.append(time.perf_counter())
-        return [{"mae": 0.0}] * len(seeds) if together else {"mae": 0.0}
+        return [{"mae": 0.0}] * cohort.size
 
-    if device != "cpu":
+    if target.is_cuda:
         torch.cuda.reset_peak_memory_stats()
-    fit(model, loss, trains, evaluate, recipe, seed=seeds if isinstance(model, Cohort) else seeds[0])
-    memory = torch.cuda.max_memory_allocated() / 1e9 if device != "cpu" else 0.0
+    fit_cohort(cohort, loss, [rows] * cohort.size, evaluate, recipe, seeds=range(cohort.size))
+    memory = torch.cuda.max_memory_allocated() / 1e9 if target.is_cuda else 0.0
     return (ended[-1] - ended[0]) / (len(ended) - 1), memory
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("table", help="CSV with columns id, formula, target")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[1, 5, 20])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[5, 20])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="float32")
     parser.add_argument("--epochs", type=int, default=3)
@@ -64,23 +68,14 @@ if __name__ == "__main__":
         epochs=options.epochs, batch_size=128, min_steps=1, learning_rate=3e-4, weight_decay=1e-6, schedule="constant",
         warmup=0.0, clip=1.0, average=0.0, select="last", patience=0, precision=options.precision,
     )  # fmt: skip
-    rows = torch.arange(len(table), device=device)
-
-    def single(model, rows):
-        return robust_l1(model(inputs[rows]), target[rows])
-
-    def stacked(model, rows):
-        rows, _ = level(rows)
-        return vmap(robust_l1)(model(inputs.padded(rows)), target[rows])
-
     for size in options.sizes:
         rates, memory = {"one after another": [], "as one": []}, {}
         for _ in range(options.rounds):
             models = [Roost(np.nan_to_num(matscholar_vectors()), 2).to(device) for _ in range(size)]
-            alone = [seconds(model, single, inputs, rows, [k], recipe, device) for k, model in enumerate(models)]
-            as_one = seconds(Cohort(models), stacked, inputs, [rows] * size, list(range(size)), recipe, device)
-            rates["one after another"].append(size * len(rows) / sum(time for time, _ in alone))
-            rates["as one"].append(size * len(rows) / as_one[0])
+            alone = [seconds(Cohort([copy.deepcopy(model)]), inputs, target, recipe) for model in models]
+            as_one = seconds(Cohort(models), inputs, target, recipe)
+            rates["one after another"].append(size * len(inputs) / sum(time for time, _ in alone))
+            rates["as one"].append(size * len(inputs) / as_one[0])
             memory = {"one after another": alone[0][1], "as one": as_one[1]}
         first, second = (np.array(values) for values in rates.values())
         line = ", ".join(f"{name} {' '.join(f'{rate:,.0f}' for rate in values)}" for name, values in rates.items())

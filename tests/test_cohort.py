@@ -12,12 +12,12 @@ from small_problem import Line, recipe
 from torch.func import vmap
 
 from matpretrain import objectives, roost, states
-from matpretrain.cohort import Cohort, level
+from matpretrain.cohort import Cohort, clip_gradients, level
 from matpretrain.composition import matscholar_vectors, parse_formulas
 from matpretrain.processes import Stopped
 from matpretrain.sources import read_embedded
 from matpretrain.splits import outer_folds
-from matpretrain.training import Diverged, clip_gradients, fit
+from matpretrain.training import Diverged, fit, fit_cohort
 
 ROWS = [torch.arange(64), torch.arange(20, 84), torch.arange(3, 66)]  # of the last one the last step has a row less
 VALIDATION = torch.arange(84, 96)
@@ -27,6 +27,18 @@ VECTORS = np.nan_to_num(matscholar_vectors())  # as jobs get them
 
 class Points(NamedTuple):
     x: torch.Tensor
+
+
+class PointInputs:
+    """Rows of x [n, 3] as Points."""
+
+    def __init__(self, x):
+        self.x = x
+
+    def __getitem__(self, rows):
+        return Points(self.x[rows])
+
+    padded = __getitem__
 
 
 class OfPoints(Line):
@@ -66,12 +78,12 @@ def as_one(problem, settings, state=None, stop=None):
         if next(steps) == stop:
             raise KeyboardInterrupt
         rows, fills = level(rows)
-        return vmap(objectives.l1)(model(Points(x[rows])), y[rows][..., None].masked_fill(fills[..., None], torch.nan))
+        return vmap(objectives.l1)(model(PointInputs(x), rows), y[rows][..., None].masked_fill(fills[..., None], torch.nan))
 
     def evaluate(model):
         return [mae(model.member(k), x, y) for k in range(3)]
 
-    return cohort, fit(cohort, loss, ROWS, evaluate, settings, seed=SEEDS, state=state)
+    return cohort, fit_cohort(cohort, loss, ROWS, evaluate, settings, seeds=SEEDS, state=state)
 
 
 def mae(model, x, y):
@@ -137,7 +149,7 @@ def test_a_member_that_has_stopped_learns_nothing_more(problem, tmp_path, monkey
                 raise KeyboardInterrupt
             rows, _ = level(rows)
             blows_up = torch.tensor([math.inf if max(seen, default=0) >= 3 else 1.0, 1.0])
-            return vmap(objectives.l1)(model(Points(x[rows])), y[rows][..., None]) * blows_up
+            return vmap(objectives.l1)(model(PointInputs(x), rows), y[rows][..., None]) * blows_up
 
         def evaluate(model):
             epoch = max(seen, default=start) + 1
@@ -145,7 +157,7 @@ def test_a_member_that_has_stopped_learns_nothing_more(problem, tmp_path, monkey
             return [{"mae": own[epoch - 1]} for own in scores]
 
         start = len(torch.load(state, weights_only=True)["histories"][1]) if state.exists() else 0
-        return cohort, seen, fit(cohort, loss, ROWS[:2], evaluate, settings, seed=SEEDS[:2], state=state)
+        return cohort, seen, fit_cohort(cohort, loss, ROWS[:2], evaluate, settings, seeds=SEEDS[:2], state=state)
 
     with pytest.raises(KeyboardInterrupt):
         train(stop=18)  # in the fifth epoch
@@ -161,14 +173,14 @@ def test_a_member_without_a_finite_score_keeps_the_weights_with_which_it_stops(p
 
     def loss(model, rows):
         rows, _ = level(rows)
-        return vmap(objectives.l1)(model(Points(x[rows])), y[rows][..., None])
+        return vmap(objectives.l1)(model(PointInputs(x), rows), y[rows][..., None])
 
     def evaluate(model):
         seen.append(weights(model))
         return [{"mae": math.nan}, {"mae": 1.0 / len(seen)}]
 
     cohort = Cohort(networks()[:2]).float()
-    histories = fit(cohort, loss, ROWS[:2], evaluate, recipe(epochs=6, patience=2), seed=SEEDS[:2])
+    histories = fit_cohort(cohort, loss, ROWS[:2], evaluate, recipe(epochs=6, patience=2), seeds=SEEDS[:2])
     assert [len(history) for history in histories] == [2, 6]
     for name, value in weights(cohort).items():
         assert torch.equal(value[0], seen[1][name][0]) and torch.equal(value[1], seen[5][name][1])
@@ -205,13 +217,13 @@ def test_one_member_that_diverges_stops_the_cohort_with_its_epoch(problem):
         return torch.stack([objectives.l1(model.member(0)(Points(x[rows[0]])), y[rows[0]]) * v for v in (1.0, torch.nan)])
 
     with pytest.raises(Diverged, match="training loss became nan in epoch 1") as diverged:
-        fit(Cohort(networks()[:2]).float(), loss, ROWS[:2], None, recipe(), seed=[0, 1])
+        fit_cohort(Cohort(networks()[:2]).float(), loss, ROWS[:2], None, recipe(), seeds=[0, 1])
     assert diverged.value.member == 1
 
 
 def test_members_with_other_numbers_of_steps_are_no_cohort(problem):
     with pytest.raises(ValueError, match=r"differ within a cohort: \[\(16, 2\), \(16, 4\)\]"):
-        fit(Cohort(networks()[:2]), None, [torch.arange(64), torch.arange(20)], None, recipe(), seed=[0, 1])
+        fit_cohort(Cohort(networks()[:2]), None, [torch.arange(64), torch.arange(20)], None, recipe(), seeds=[0, 1])
 
 
 def test_the_gradient_of_each_member_is_clipped_by_its_own_norm():
@@ -222,7 +234,7 @@ def test_the_gradient_of_each_member_is_clipped_by_its_own_norm():
     cohort = Cohort(models)
     for k, parameter in enumerate(cohort.parameters()):
         parameter.grad = torch.stack([list(model.parameters())[k].grad for model in models])
-    norms = clip_gradients(cohort, list(cohort.parameters()), 0.5)
+    norms = clip_gradients(cohort, 0.5)
     for k, model in enumerate(models):
         parameters = list(model.parameters())
         assert norms[k] == pytest.approx(torch.nn.utils.clip_grad_norm_(parameters, 0.5).item())
@@ -260,7 +272,7 @@ def test_stacked_roosts_equal_single_ones_in_values_and_gradients(table):
     cohort = Cohort(models)
     rows = [torch.arange(30), torch.arange(10, 40), torch.arange(33, 62)]
     filled, fills = level(rows)
-    stacked = cohort(inputs.padded(filled))
+    stacked = cohort(inputs, filled)
     stacked.square().masked_fill(fills[..., None], 0).sum().backward()
     for k, model in enumerate(models):
         output = model(inputs[rows[k]])
@@ -279,7 +291,7 @@ def test_under_autocast_a_cohort_computes_in_the_same_precision_as_a_network_alo
             if isinstance(module, torch.nn.Linear):
                 module.register_forward_hook(lambda module, args, output, seen=dtypes[whose]: seen.append(output.dtype))
     with torch.autocast("cpu", torch.bfloat16):
-        alone, together = models[0](inputs[rows]), cohort(inputs.padded(torch.stack([rows, rows])))[0]
+        alone, together = models[0](inputs[rows]), cohort(inputs, torch.stack([rows, rows]))[0]
     assert alone.dtype == together.dtype == torch.bfloat16
     assert set(dtypes["alone"]) == set(dtypes["together"]) == {torch.bfloat16}
     exact = models[0](inputs[rows])
@@ -347,10 +359,10 @@ def test_what_goes_wrong_names_the_folds(table, tmp_path, monkeypatch):
     def diverge(*arguments, **options):
         raise Diverged("training loss became nan in epoch 3; lower learning_rate", 2)
 
-    monkeypatch.setattr(finetune, "fit", stop)
+    monkeypatch.setattr(finetune, "fit_cohort", stop)
     with pytest.raises(Stopped, match="stopped on SIGTERM: folds 0, 1, 2 after epoch 1, step 2 of 6; the next run"):
         finetune.finetune(job, 1, lambda text: None, tmp_path)
-    monkeypatch.setattr(finetune, "fit", diverge)
+    monkeypatch.setattr(finetune, "fit_cohort", diverge)
     with pytest.raises(FloatingPointError, match="^fold 2: training loss became nan in epoch 3"):
         finetune.finetune(job, 1, lambda text: None, tmp_path)
 

@@ -107,7 +107,7 @@ POISON = {
     "A training state that holds more steps than there are": (("step",), 400, "step 400 of 4"),
     "A training state that holds another network": (("model",), {"w": torch.zeros(2)}, "Error(s) in loading state_dict"),
     "A training state that holds weights that are no numbers": (
-        ("model", "layers.0.bias"),
+        ("model", "network.layers.0.bias"),
         torch.full((32,), math.nan),
         "not finite",
     ),

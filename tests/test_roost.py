@@ -56,7 +56,7 @@ def test_parameter_counts_are_the_published_ones(vectors):
 @pytest.mark.parametrize("threads", [1, 2])
 def test_values_and_gradients_equal_the_naive_edge_list_form(vectors, compositions, implementation, threads, monkeypatch):
     if implementation == "padded":
-        monkeypatch.setattr(roost, "attend", attention.attend_padded)
+        monkeypatch.setattr(attention, "attend", attention.attend_padded)
     elif attention.numba is None:
         pytest.skip("numba is not installed: there is no fused form")
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)

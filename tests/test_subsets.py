@@ -82,11 +82,11 @@ def test_networks_split_the_drawn_rows_into_training_and_validation(monkeypatch)
     table = table_of(100)
     seen = []
 
-    def fit(model, loss, train, evaluate, recipe, **options):
-        seen.append(train.numpy())
-        return [{"epoch": 0}]
+    def fit_cohort(cohort, loss, trains, evaluate, recipe, **options):
+        seen.extend(train.numpy() for train in trains)
+        return [[{"epoch": 0}]]
 
-    monkeypatch.setattr(finetune, "fit", fit)
+    monkeypatch.setattr(finetune, "fit_cohort", fit_cohort)
     recipe = Recipe(
         epochs=1, batch_size=16, min_steps=1, learning_rate=1e-3, weight_decay=0.0, schedule="constant",
         warmup=0.0, clip=0.0, average=0.0, select="last", patience=0, precision="float32",

@@ -20,11 +20,12 @@ from matpretrain.jobs import job
 from matpretrain.members import fold_weights, keep, save_members
 from matpretrain.objectives import SUPERVISED
 from matpretrain.processes import Stopped, side_by_side
+from matpretrain.provenance import stacks
 from matpretrain.spectra import COMPRESS, RESTORE, one_below_another, smoother
 from matpretrain.splits import fold_numbers, inner_split
 from matpretrain.states import check_history, kept_state, load_state, save_state
 from matpretrain.subsets import outer_split
-from matpretrain.training import Diverged, Recipe, fit, predict
+from matpretrain.training import Diverged, Recipe, fit_cohort, predict
 from matpretrain.weights import load_weights
 
 PROGRESS = 10  # progress lines per fold
@@ -74,7 +75,7 @@ class Training:
     def cohorts(self):
         """Lists of the folds that train together: those with steps of the same size and number."""
         folds, size = fold_numbers(self.table["fold"]), self.cohort
-        if not getattr(self.network(), "STACKS", False):
+        if not stacks(self.encoder):
             size = 1
         elif size == "auto":
             size = 1 if self.device == "cpu" else len(folds)
@@ -142,7 +143,7 @@ class Spectra:
 
 
 def train_folds(folds, training, say, state=None):
-    """Train outer folds as a cohort, going on from a state where that exists (training.fit).
+    """Train outer folds as a cohort, going on from a state where that exists (training.fit_cohort).
 
     Returns:
         For each of them its prediction rows and history as data frames, and what is kept of the network.
@@ -162,44 +163,38 @@ def train_folds(folds, training, say, state=None):
     scaled = np.stack([(target - m) / s for m, s in zip(mean, std, strict=True)])
     scaled = torch.as_tensor(scaled, dtype=torch.float32, device=device)  # [folds, n, T]
     member = torch.arange(len(folds), device=device)[:, None]
-    models = [initial_network(fold, training, n_outputs * n_targets, say) for fold in folds]
-    together = len(folds) > 1
-    model = Cohort(models) if together else models[0]
+    cohort = Cohort([initial_network(fold, training, n_outputs * n_targets, say) for fold in folds])
 
-    def losses(model, rows):
-        if not together:
-            return loss(smoothed(model(inputs[rows])), scaled[0][rows])
+    def losses(cohort, rows):
         rows, fills = level(rows)
         targets = scaled[member, rows].masked_fill(fills.unsqueeze(-1), math.nan)
-        return vmap(loss)(smoothed(model(inputs.padded(rows))), targets)
+        return vmap(loss)(smoothed(cohort(inputs, rows)), targets)
 
-    def outputs(model, k, rows):
-        one = model.member(k) if together else model
-        return smoothed(predict(one, inputs, torch.as_tensor(rows, device=device), recipe))
+    def outputs(cohort, k, rows):
+        return smoothed(predict(cohort.member(k), inputs, torch.as_tensor(rows, device=device), recipe))
 
-    def evaluate(model):
+    def evaluate(cohort):
         scores = []
         for k, (_, rows, _) in enumerate(splits):
-            error = outputs(model, k, rows)[:, :n_targets] * std[k] + mean[k] - target[rows]
+            error = outputs(cohort, k, rows)[:, :n_targets] * std[k] + mean[k] - target[rows]
             scores.append({"mae": float(np.nanmean(np.abs(error)))})
-        return scores if together else scores[0]
+        return scores
 
     def report(rows):
-        for fold, row in zip(folds, rows if together else [rows], strict=True):
+        for fold, row in zip(folds, rows, strict=True):
             if row and row["epoch"] % max(1, recipe.epochs // PROGRESS) == 0:
                 say(
                     f"fold {fold}: epoch {row['epoch']}/{recipe.epochs}, loss {row['loss']:.4f}, "
                     f"validation MAE {row['mae']:.4g}, {row['seconds']:.0f} s"
                 )
 
-    trains, seeds = [torch.as_tensor(train, device=device) for train, _, _ in splits], [1000 * seed + fold for fold in folds]
-    histories = fit(
-        model,
+    histories = fit_cohort(
+        cohort,
         losses,
-        trains if together else trains[0],
+        [torch.as_tensor(train, device=device) for train, _, _ in splits],
         evaluate,
         recipe,
-        seed=seeds if together else seeds[0],
+        seeds=[1000 * seed + fold for fold in folds],
         cost=getattr(inputs, "cost", None),
         report=report,
         state=state,
@@ -208,14 +203,14 @@ def train_folds(folds, training, say, state=None):
     for k, fold in enumerate(folds):
         parts = []
         for part, rows in zip(("validation", "test"), splits[k][1:], strict=True):
-            output = outputs(model, k, rows)
+            output = outputs(cohort, k, rows)
             prediction, deviation = output[:, :n_targets] * std[k] + mean[k], np.exp(output[:, n_targets:]) * std[k]
             if not deviation.size or training.spectra is not None:
                 deviation = np.full_like(prediction, np.nan)
             part_rows = training.rows(rows, prediction=prediction, aleatoric_std=deviation)
             parts.append(part_rows.assign(fold=fold, seed=seed, part=part))
-        history = pd.DataFrame(histories[k] if together else histories).assign(fold=fold, seed=seed)
-        results.append((pd.concat(parts), history, keep(model.member(k) if together else model, fold, mean[k], std[k])))
+        history = pd.DataFrame(histories[k]).assign(fold=fold, seed=seed)
+        results.append((pd.concat(parts), history, keep(cohort.member(k), fold, mean[k], std[k])))
     return results
 
 

@@ -17,6 +17,7 @@ attention coefficients. Tests compare both with a naive edge-list version.
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch.nn import functional as F
@@ -53,6 +54,44 @@ def attend(receiver, sender, gate, log_prior, receiver_offset, sender_offset):
             receiver.to(real), sender.to(real), gate, log_prior.to(real), receiver_offset, sender_offset
         )
     return attend_padded(receiver, sender, gate, log_prior, receiver_offset, sender_offset)
+
+
+class Packed(NamedTuple):
+    """Senders of every receiver, in flat arrays: composition b owns the rows offset[b]:offset[b + 1] of both.
+
+    Attributes:
+        offset: [B + 1] int64.
+    """
+
+    offset: torch.Tensor
+
+    def messages(self, receiver, sender, gate, log_prior):
+        """`attend` for receivers [M, H, 2, K], the senders' own."""
+        return attend(receiver, sender, gate, log_prior, self.offset, self.offset)
+
+    def pooled(self, receiver, sender, gate, log_prior):
+        """`attend` for one receiver [H, 2, K], the same for all compositions: message [B, H, K] and total [B, H]."""
+        own = torch.arange(len(self.offset), device=self.offset.device)
+        return attend(receiver.expand(len(own) - 1, *receiver.shape), sender, gate, log_prior, own, self.offset)
+
+
+class Padded(NamedTuple):
+    """The same for compositions padded to equal numbers of senders, without a size that depends on them.
+
+    Attributes:
+        present: [B, s] bool, which senders are not padding.
+    """
+
+    present: torch.Tensor
+
+    def messages(self, receiver, sender, gate, log_prior):
+        """`attend_dense` for receivers [B, s, H, 2, K]."""
+        return attend_dense(receiver, sender, gate, log_prior, self.present)
+
+    def pooled(self, receiver, sender, gate, log_prior):
+        """`attend_dense` for one receiver [H, 2, K]: message [B, H, K] and total [B, H]."""
+        one_each = receiver.expand(len(self.present), 1, *receiver.shape)
+        return tuple(found.squeeze(1) for found in attend_dense(one_each, sender, gate, log_prior, self.present))
 
 
 def attend_padded(receiver, sender, gate, log_prior, receiver_offset, sender_offset):

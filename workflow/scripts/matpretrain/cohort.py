@@ -16,32 +16,41 @@ FILL = -1  # no row
 
 
 class Cohort(nn.Module):
-    """C networks as one module with parameters [C, ...] under the names that they have in one network.
+    """C networks as one module. One is itself; several have parameters [C, ...] under the names that they have in one network.
 
     Args:
         networks: list of C modules of the same architecture, on one device.
 
+    Attributes:
+        size: C.
+        network: the one network, or the module with the stacked parameters.
+
     Raises:
-        ValueError: their buffers differ or change in training, or fit() would have to call a method of each.
+        ValueError: several cannot be stacked: their buffers differ or change in training, or a method acts on their weights.
     """
 
     def __init__(self, networks):
         super().__init__()
-        _check(networks)
-        self.network = copy.deepcopy(networks[0])
-        self._shell = [copy.deepcopy(networks[0])]  # in a list: its parameters are not those of this module
-        stacked, _ = stack_module_state(networks)
-        for name, parameter in self.network.named_parameters():
-            parameter.data = stacked[name].detach()
+        self.size, self.network = len(networks), networks[0]
+        if self.size > 1:
+            _check(networks)
+            self._shell = [copy.deepcopy(networks[0])]  # in a list: its parameters are not those of this module
+            self.network = copy.deepcopy(networks[0])
+            stacked, _ = stack_module_state(networks)
+            for name, parameter in self.network.named_parameters():
+                parameter.data = stacked[name].detach()
 
-    def forward(self, batch):
-        """Outputs [C, B, k] for a named tuple of tensors [C, B, ...]."""
+    def forward(self, inputs, rows):
+        """Outputs [C, B, k] of every member for its own rows.
 
-        parameters = dict(self.network.named_parameters())
-        device = next(iter(parameters.values())).device.type
-        if torch.is_autocast_enabled(
-            device
-        ):  # vmap adds biases on its own, past autocast, which would make all results float32
+        Args:
+            inputs: Inputs of the networks; of several a method padded(rows) returns a named tuple of tensors [C, B, ...].
+            rows: [C, B] int64.
+        """
+        if self.size == 1:
+            return self.network(inputs[rows[0]])[None]
+        batch, parameters, device = inputs.padded(rows), dict(self.network.named_parameters()), rows.device.type
+        if torch.is_autocast_enabled(device):  # vmap adds biases past autocast; in float32 they would make all results float32
             dtype = torch.get_autocast_dtype(device)
             parameters = {name: p.to(dtype) if name.endswith("bias") else p for name, p in parameters.items()}
 
@@ -52,10 +61,21 @@ class Cohort(nn.Module):
 
     def member(self, k):
         """Network k as a module of its own on the same memory, valid until the next call."""
+        if self.size == 1:
+            return self.network
         (shell,) = self._shell
         for own, whole in zip(shell.parameters(), self.network.parameters(), strict=True):
             own.data = whole.data[k]
         return shell.train(self.training)
+
+    def penalised(self):
+        """{c: parameters} whose sum of squares, times c, is part of the loss: those of the network, if it has some."""
+        return self.network.penalised() if hasattr(self.network, "penalised") else {}
+
+    def constrain(self):
+        """What the network does to its weights after every step, if anything."""
+        if hasattr(self.network, "constrain"):
+            self.network.constrain()
 
 
 def _check(networks):
@@ -85,3 +105,14 @@ def level(rows):
     filled = torch.stack([own if len(own) == width else F.pad(own, (0, width - len(own)), value=FILL) for own in rows])
     fills = filled == FILL
     return torch.where(fills, filled[:, :1], filled), fills
+
+
+def clip_gradients(cohort, limit):
+    """Scale the gradients of every member so that their norm is at most `limit`. Returns the norms before, [C]."""
+    if cohort.size == 1:
+        return torch.nn.utils.clip_grad_norm_(cohort.parameters(), limit).reshape(1)
+    gradients = [p.grad for p in cohort.parameters() if p.grad is not None]
+    norms = torch.stack([g.reshape(len(g), -1).norm(dim=1) for g in gradients]).norm(dim=0)
+    scale = (limit / (norms + 1e-6)).clamp(max=1)
+    torch._foreach_mul_(gradients, [scale.view(-1, *[1] * (g.dim() - 1)) for g in gradients])
+    return norms

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from matpretrain.attention import attend, attend_dense
+from matpretrain.attention import Packed, Padded
 from matpretrain.composition import Compositions
 from matpretrain.packed import members
 
@@ -40,6 +40,11 @@ class Batch:
     def __init__(self, element, fraction, offset):
         self.element, self.fraction, self.offset = element, fraction, offset
 
+    @property
+    def groups(self):
+        """Which elements belong together."""
+        return Packed(self.offset)
+
     def masked(self, share=0.1):
         """A copy in which max(1, floor(share * n)) of the n elements of every composition are MASKED.
 
@@ -65,6 +70,11 @@ class PaddedBatch(NamedTuple):
     element: torch.Tensor
     fraction: torch.Tensor
     present: torch.Tensor
+
+    @property
+    def groups(self):
+        """Which elements belong together."""
+        return Padded(self.present)
 
 
 class CompositionInputs:
@@ -150,30 +160,22 @@ class WeightedAttention(nn.Module):
         self.power = nn.Parameter(torch.randn(HEADS))
 
     def forward(self, h, log_fraction, groups, linear=None):
-        """Packed h [M, 64], log_fraction [M] and groups, the offset [B + 1], -> [M, 64] (message passing) or [B, 64] (pooling);
-        padded h [B, N, 64], log_fraction [B, N] and groups, the mask [B, N], -> [B, N, 64] or [B, 64].
+        """Messages have the shape of h, pooled vectors are [B, 64].
 
         Args:
-            linear: function (weight [n, 64], bias [n] or None) -> [M, n] that stands for F.linear(h, weight, bias).
+            h: [M, 64] of a Batch, [B, N, 64] of a PaddedBatch.
+            log_fraction: [M] or [B, N].
+            groups: Packed or Padded, who belongs together.
+            linear: function (weight [n, 64], bias [n] or None) -> [..., n] that stands for F.linear(h, weight, bias).
         """
-        shape, padded = (HEADS, 2, HIDDEN), groups.dtype == torch.bool
-        linear = linear or partial(F.linear, h)
-        sender = linear(self.sender).unflatten(-1, shape)
-        log_prior = log_fraction.unsqueeze(-1) * self.power
-        pairwise = self.receiver is not None
-        if pairwise:
-            receiver, receivers = linear(self.receiver, self.bias).unflatten(-1, shape), groups
-        elif padded:
-            receiver = self.bias.to(sender.dtype).view(shape).expand(len(groups), 1, *shape)
+        linear, shape = linear or partial(F.linear, h), (HEADS, 2, HIDDEN)
+        sender, log_prior = linear(self.sender).unflatten(-1, shape), log_fraction.unsqueeze(-1) * self.power
+        if self.receiver is not None:
+            receiver, attended = linear(self.receiver, self.bias).unflatten(-1, shape), groups.messages
         else:
-            receiver = self.bias.to(sender.dtype).view(shape).expand(len(groups) - 1, *shape)
-            receivers = torch.arange(len(groups), device=groups.device)
-        if padded:
-            message, total = attend_dense(receiver, sender, self.gate, log_prior, groups)
-        else:
-            message, total = attend(receiver, sender, self.gate, log_prior, receivers, groups)
-        pooled = (F.linear(message.flatten(-2), self.message.flatten(1)) + total @ self.message_bias) / HEADS
-        return pooled.squeeze(1) if padded and not pairwise else pooled
+            receiver, attended = self.bias.to(sender.dtype).view(shape), groups.pooled
+        message, total = attended(receiver, sender, self.gate, log_prior)
+        return (F.linear(message.flatten(-2), self.message.flatten(1)) + total @ self.message_bias) / HEADS
 
 
 class ResidualBlock(nn.Module):
@@ -215,27 +217,27 @@ class RoostEncoder(nn.Module):
     def forward(self, batch, messages=True):
         """Batch or PaddedBatch of B compositions -> [B, 256]. Without messages every element of a Batch sees only itself
         until the pooling."""
-        padded = isinstance(batch, PaddedBatch)
-        vectors = F.pad(self.element_vectors, (0, 0, 0, 1))  # the last row is that of MASKED
-        element = batch.element
-        if not padded:  # else all elements are embedded: how many are present would change shapes
+        vectors, padded = F.pad(self.element_vectors, (0, 0, 0, 1)), isinstance(batch, PaddedBatch)  # the last row: MASKED
+        if padded:  # all elements are embedded: how many are present would change shapes
+            table, element = self.embedding(vectors), batch.element
+        else:
             present, element = torch.unique(batch.element, return_inverse=True)
-            vectors = vectors[present]
-        table = self.embedding(vectors)
+            table = self.embedding(vectors[present])
         fraction, log_fraction = batch.fraction, batch.fraction.log()
         h = torch.cat([table[element], fraction.unsqueeze(-1)], -1)
-        groups = batch.present if padded else batch.offset
-        neighbours = groups if messages else torch.arange(len(h) + 1, device=h.device)
 
-        def by_element(weight, bias=None):
-            """The first layer's products, of the distinct elements of the batch: nodes of one element differ in the fraction."""
+        def first(weight, bias=None):
+            """The first layer's products, in which fractions are not rounded under autocast; of a Batch those of its distinct
+            elements, since nodes of one element differ in the fraction."""
             if padded:
                 products = F.linear(h[..., :-1], weight[:, :-1], bias)
                 return products.to(fraction.dtype) + fraction.unsqueeze(-1) * weight[:, -1]
             return _ByElement.apply(F.linear(table, weight[:, :-1], bias), element, fraction, weight[:, -1])
 
+        groups = batch.groups
+        neighbours = groups if messages else Packed(torch.arange(len(h) + 1, device=h.device))
         for k, layer in enumerate(self.layers):
-            h = h + layer(h, log_fraction, neighbours, linear=None if k else by_element)
+            h = h + layer(h, log_fraction, neighbours, linear=None if k else first)
         return self.trunk(self.pooling(h, log_fraction, groups))
 
 

@@ -9,10 +9,14 @@ from dataclasses import dataclass
 
 import torch
 
-from matpretrain.cohort import Cohort
+from matpretrain.cohort import Cohort, clip_gradients
 from matpretrain.files import DataError
 from matpretrain.processes import Stopped, deferred, stop_reason
-from matpretrain.states import check_history, interval, load_state, save_state
+from matpretrain.selection import Selection
+from matpretrain.states import interval, load_state, save_state
+
+# Rows at a time without gradients, unless the inputs say otherwise; more only take memory on a CPU.
+CHUNK = {"cpu": 512, "cuda": 2048}
 
 
 class Diverged(FloatingPointError):
@@ -25,10 +29,6 @@ class Diverged(FloatingPointError):
     def __init__(self, message, member=0):
         super().__init__(message)
         self.member = member
-
-
-# Rows at a time without gradients, unless the inputs say otherwise; more only take memory on a CPU.
-CHUNK = {"cpu": 512, "cuda": 2048}
 
 
 @dataclass(frozen=True)
@@ -92,25 +92,21 @@ def multiplies_bfloat16(kind):
 def fit(
     model, loss, train, evaluate, recipe, *, seed, cost=None, weight=len, report=None, progress=None, state=None, sums=None
 ):  # fmt: skip
-    """Train `model` in place and leave it with the selected weights.
-
-    Of a Cohort of C networks each learns from its own rows, in its own order, and keeps its own selected weights. What is said
-    below of one network is then a list of C: train, seed, the rows of a step, what evaluate returns, the history; the loss is [C].
-    A member that stops early learns nothing more while the others go on.
+    """Train one network in place, as a cohort of one, and leave it with the selected weights.
 
     Args:
         model: torch module on its device. Two methods are optional: penalised(), {c: parameters} whose sum of squares,
             times c, is part of the loss, and constrain(), called after every step.
         loss: function (model, rows) -> scalar tensor; rows is an int64 tensor [B] drawn from `train`.
-        train: int64 tensor [n] of training rows, on the model's device. All of a cohort make the same number of batches.
+        train: int64 tensor [n] of training rows, on the model's device.
         evaluate: function (model) -> dict of floats; the first one, lower is better, selects the weights and stops early.
         recipe: Recipe.
         seed: seeds the order of the batches; the caller seeds the initial weights and torch's random state.
         cost: int64 tensor [rows] by row, what a row costs (its edges); a step then takes as many rows as cost what batch_size
             rows cost on average, so that no step is much larger than the others. By default batch_size rows.
-        weight: function (rows of one network) -> weight of their loss in the mean of an epoch: their number, unless the loss is
-            a mean over something else.
-        report: called with the history row of each epoch; of a cohort with a list, None for members that have stopped early.
+        weight: function (rows) -> weight of their loss in the mean of an epoch: their number, unless the loss is a mean over
+            something else.
+        report: called with the history row of each epoch.
         progress: called with (epoch, step of the epoch from 1, steps of the epoch) after each step.
         state: path at which a state is left every states.interval() seconds and when the job is asked to stop; training
             goes on from it where it exists, on a CPU to the same weights as without the interruption.
@@ -122,43 +118,80 @@ def fit(
 
     Raises:
         Diverged: the training loss is not finite.
-        ValueError: the rows of a cohort do not make the same number of batches.
         DataError: `state` is not the state of such a training; the device has not the memory for a step.
         Stopped: a signal asked for it; an evaluation is finished first.
     """
-    cohort = isinstance(model, Cohort)
-    trains, seeds = (train, seed) if cohort else ([train], [seed])
-    device, members = trains[0].device, range(len(trains))
+    (history,) = fit_cohort(
+        Cohort([model]),
+        lambda cohort, rows: loss(cohort.network, rows[0]).reshape(1),
+        [train],
+        lambda cohort: [evaluate(cohort.network)],
+        recipe,
+        seeds=[seed],
+        cost=cost,
+        weight=weight,
+        report=report and (lambda rows: report(rows[0])),
+        progress=progress,
+        state=state,
+        sums=sums,
+    )
+    return history
+
+
+def fit_cohort(
+    cohort, loss, trains, evaluate, recipe, *, seeds, cost=None, weight=len, report=None, progress=None, state=None, sums=None
+):  # fmt: skip
+    """The training loop: `fit` for the C networks of a Cohort, each with its own rows, their order and selected weights.
+
+    A member that stops early learns nothing more while the others go on.
+
+    Args:
+        cohort: Cohort on its device.
+        loss: function (cohort, list of C int64 tensors of rows) -> [C].
+        trains: C int64 tensors of training rows, which make steps of the same size and number.
+        evaluate: function (cohort) -> list of C dicts of floats.
+        seeds: C seeds.
+        report: called with the list of C history rows of each epoch, None for members that had stopped before.
+        recipe, cost, weight, progress, state, sums: as of `fit`.
+
+    Returns:
+        List of C histories.
+
+    Raises:
+        ValueError: the rows of the members do not make steps of the same size and number.
+        Diverged, DataError, Stopped: as `fit`.
+    """
+    device = trains[0].device
     if device.type == "cpu":  # several threads add gradients of indexed rows in any order otherwise
         torch.utils.deterministic.fill_uninitialized_memory = False
         torch.use_deterministic_algorithms(True, warn_only=True)
-    orders = [torch.Generator().manual_seed(own) for own in seeds]
+    orders = [torch.Generator().manual_seed(seed) for seed in seeds]
     batch, n_batches = recipe.batches_for(trains)
     n_steps = recipe.epochs * n_batches
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(_groups(model, parameters, recipe), lr=0.0, fused=True)
-    average = WeightAverage(model, recipe.average * n_steps) if recipe.average else None
-    tested = average.model if average else model
-    best, best_score, best_epoch = None, [math.inf for _ in members], [0 for _ in members]
-    histories, done, before, started = [[] for _ in members], 0, 0.0, time.perf_counter()
-    total, norms = torch.zeros(len(members), device=device), torch.zeros(len(members), device=device)
+    parameters = [p for p in cohort.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(_groups(cohort, parameters, recipe), lr=0.0, fused=True)
+    average = WeightAverage(cohort, recipe.average * n_steps) if recipe.average else None
+    tested = average.model if average else cohort
+    selection = Selection(recipe, cohort.size)
+    done, before, started = 0, 0.0, time.perf_counter()
+    total, norms = torch.zeros(cohort.size, device=device), torch.zeros(cohort.size, device=device)
     of = {"rows": [len(own) for own in trains], "seed": list(seeds), "recipe": vars(recipe), "cost": cost is not None}
 
     def weights(steps):
         """Weights [n, C] of the losses of every member's rows in n steps: one transfer, where they are numbers."""
         of_rows = [weight(own) for rows in steps for own in rows]
         as_one = torch.stack(of_rows) if isinstance(of_rows[0], torch.Tensor) else torch.tensor(of_rows, device=device)
-        return as_one.view(-1, len(members))
+        return as_one.view(-1, cohort.size)
 
     whole = weights([trains])[0]
     if state and state.exists():
-        saved = load_state(
-            state, of, lambda saved: _put_back(saved, model, optimiser, average, orders, device, n_batches, recipe)
-        )
-        histories, done, before = saved["histories"], saved["step"], saved["seconds"]
+
+        def put_back(saved):
+            _put_back(saved, cohort, optimiser, average, orders, selection, device, n_batches)
+
+        saved = load_state(state, of, put_back)
+        done, before = saved["step"], saved["seconds"]
         total, norms = saved["total"].to(device), saved["norms"].to(device)
-        best, best_score, best_epoch = saved["best"], saved["best_score"], saved["best_epoch"]
-        best = best and {name: value.to(device) for name, value in best.items()}
         if sums is not None:
             sums.update({name: value.to(device) for name, value in saved["sums"].items()})
 
@@ -168,7 +201,7 @@ def fit(
         save_state(
             {
                 "of": of,
-                "model": model.state_dict(),
+                "model": cohort.state_dict(),
                 "optimiser": optimiser.state_dict(),
                 "average": average and {"model": average.model.state_dict(), "steps": average.steps},
                 "orders": drawn,
@@ -178,66 +211,50 @@ def fit(
                 "total": total,
                 "norms": norms,
                 "sums": {name: torch.as_tensor(value) for name, value in (sums or {}).items()},
-                "histories": histories,
                 "seconds": before + time.perf_counter() - started,
-                "best": best,
-                "best_score": best_score,
-                "best_epoch": best_epoch,
+                **selection.record(),
             },
             state,
         )
 
-    def goes_on(k):
-        """Whether member k, as after its last epoch, has not stopped early."""
-        return not recipe.patience or len(histories[k]) - best_epoch[k] < recipe.patience
-
-    def selected(k):
-        """Whether the weights of member k are those of its best epoch so far."""
-        return recipe.select == "best" and best_epoch[k] > 0
-
     pause, kept = interval(), started
     with deferred():
-        for epoch in range(max(map(len, histories)) + 1, recipe.epochs + 1):
-            running = [k for k in members if goes_on(k)]
+        for epoch in range(max(map(len, selection.histories)) + 1, recipe.epochs + 1):
+            running = selection.running()
             if not running:
                 break
-            model.train()
+            stopped = torch.tensor([k for k in range(cohort.size) if k not in running], dtype=torch.int64, device=device)
+            cohort.train()
             drawn = [order.get_state() for order in orders]
             batches = []
             for own, order in zip(trains, orders, strict=True):
                 shuffled = own[torch.randperm(len(own), generator=order).to(device)]
                 batches.append(split(shuffled, batch, None if cost is None else cost[shuffled]))
             steps = list(zip(*batches, strict=True))
-            of_steps = weights(steps)
-            stopped = [k for k in members if k not in running]
-            stopped = torch.tensor(stopped, device=device) if stopped else None
+            shares = weights(steps)
             for step, rows in enumerate(steps[done:], done + 1):
                 rate = recipe.learning_rate_at((epoch - 1) * n_batches + step - 1, n_steps)
                 for group in optimiser.param_groups:
                     group["lr"] = rate
                 try:
                     with recipe.autocast(device):
-                        values = loss(model, rows if cohort else rows[0]).reshape(-1)
-                    if stopped is not None:
-                        values = values.index_fill(0, stopped, 0.0)
+                        values = loss(cohort, rows)
                     optimiser.zero_grad(set_to_none=True)
                     values.sum().backward()
-                    if stopped is not None:
-                        for p in parameters:
-                            p.grad is None or p.grad.index_fill_(0, stopped, 0.0)
+                    values = _silenced(values.detach(), parameters, stopped)
                     if recipe.clip:
-                        norms += clip_gradients(model, parameters, recipe.clip)
+                        norms += clip_gradients(cohort, recipe.clip)
                     optimiser.step()
                 except torch.OutOfMemoryError:
                     raise DataError(
                         f"no memory left on {device} for a training step of {sum(map(len, rows))} rows; lower batch_size of the "
-                        f"recipe (now {recipe.batch_size}){' or cohort' if cohort else ''}, or train on a device with more memory"
+                        f"recipe (now {recipe.batch_size}){' or cohort' if cohort.size > 1 else ''}, or train on a device with "
+                        "more memory"
                     ) from None
-                if hasattr(model, "constrain"):
-                    model.constrain()
+                cohort.constrain()
                 if average:
-                    average.update(model)
-                total += values.detach() * of_steps[step - 1]
+                    average.update(cohort)
+                total += values * shares[step - 1]
                 if progress:
                     progress(epoch, step, n_batches)
                 reason = stop_reason()
@@ -249,48 +266,28 @@ def fit(
             means = _finite(total / whole, epoch)
             metrics = evaluate(tested)
             rate = recipe.learning_rate_at((epoch - 1) * n_batches + len(steps) - 1, n_steps)  # of its last step
-            set_aside = []
+            seconds, found = before + time.perf_counter() - started, {}
             for k in running:
                 row = {"epoch": epoch, "learning_rate": rate, "loss": means[k]}
                 if recipe.clip:
                     row["gradient_norm"] = norms[k].item() / len(steps)
-                own = metrics[k] if cohort else metrics
-                histories[k].append({**row, **own, "seconds": before + time.perf_counter() - started})
-                score = next(iter(own.values()))
-                if score < best_score[k]:
-                    best_score[k], best_epoch[k] = score, epoch
-                if (recipe.select == "best" and best_epoch[k] == epoch) or (not goes_on(k) and not selected(k)):
-                    set_aside.append(k)
+                found[k] = {**row, **metrics[k], "seconds": seconds}
+            selection.add(found, {k: next(iter(metrics[k].values())) for k in running}, tested)
             done, total, norms = 0, torch.zeros_like(total), torch.zeros_like(norms)
-            if set_aside:
-                best = _set_aside(best, tested, set_aside)
             if report:
-                rows = [histories[k][-1] if k in running else None for k in members]
-                report(rows if cohort else rows[0])
-    last = [k for k in members if goes_on(k) and not selected(k)]
-    model.load_state_dict(_set_aside(best, tested, last) if last else best)
-    return histories if cohort else histories[0]
+                report([found.get(k) for k in range(cohort.size)])
+    cohort.load_state_dict(selection.final(tested))
+    return selection.histories
 
 
-def _set_aside(best, tested, chosen):
-    """{name: tensor} of the networks as they were selected: those of the chosen members are now copied from `tested`."""
-    now = tested.state_dict()
-    if best is None or not isinstance(tested, Cohort):
-        return {name: value.clone() for name, value in now.items()}
-    for name, _ in tested.named_parameters():
-        best[name][chosen] = now[name][chosen]
-    return best
-
-
-def clip_gradients(model, parameters, limit):
-    """Scale gradients so that their norm, of each member of a Cohort its own, is at most `limit`. Returns the norms before, [C]."""
-    if not isinstance(model, Cohort):
-        return torch.nn.utils.clip_grad_norm_(parameters, limit).reshape(1)
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    norms = torch.stack([g.reshape(len(g), -1).norm(dim=1) for g in gradients]).norm(dim=0)
-    scale = (limit / (norms + 1e-6)).clamp(max=1)
-    torch._foreach_mul_(gradients, [scale.view(-1, *[1] * (g.dim() - 1)) for g in gradients])
-    return norms
+def _silenced(values, parameters, stopped):
+    """Losses [C] with zeros for the members [n] that have stopped, whose gradients become zero as well."""
+    if not len(stopped):
+        return values
+    for parameter in parameters:
+        if parameter.grad is not None:
+            parameter.grad.index_fill_(0, stopped, 0.0)
+    return values.index_fill(0, stopped, 0.0)
 
 
 def _finite(losses, epoch):
@@ -302,15 +299,12 @@ def _finite(losses, epoch):
     return values
 
 
-def _put_back(saved, model, optimiser, average, orders, device, n_batches, recipe):
-    """Take over what a state holds of a training under way; ValueError where that is not what `fit` leaves."""
+def _put_back(saved, cohort, optimiser, average, orders, selection, device, n_batches):
+    """Take over what a state holds of a training under way; ValueError where that is not what `fit_cohort` leaves."""
     if not (isinstance(saved["step"], int) and 0 < saved["step"] <= n_batches):
         raise ValueError(f"step {saved['step']} of {n_batches}")
-    for history, best_epoch, _ in zip(saved["histories"], saved["best_epoch"], orders, strict=True):
-        check_history(history, recipe.epochs)
-        if not 0 <= best_epoch <= len(history):
-            raise ValueError(f"best epoch {best_epoch} of {len(history)}")
-    model.load_state_dict(saved["model"])
+    selection.take_over(saved, device)
+    cohort.load_state_dict(saved["model"])
     optimiser.load_state_dict(saved["optimiser"])
     if average:
         average.model.load_state_dict(saved["average"]["model"])
@@ -322,9 +316,9 @@ def _put_back(saved, model, optimiser, average, orders, device, n_batches, recip
         torch.cuda.set_rng_state(saved["random_device"], device)
 
 
-def _groups(model, parameters, recipe):
-    """Parameter groups of the optimiser: the recipe's decoupled decay, or the gradient of what the model penalises."""
-    penalised = model.penalised() if hasattr(model, "penalised") else {}
+def _groups(cohort, parameters, recipe):
+    """Parameter groups of the optimiser: the recipe's decoupled decay, or the gradient of what the network penalises."""
+    penalised = cohort.penalised()
     own = {id(parameter) for group in penalised.values() for parameter in group}
     groups = [{"params": [p for p in parameters if id(p) not in own], "weight_decay": recipe.weight_decay}]
     for coefficient, group in penalised.items():
