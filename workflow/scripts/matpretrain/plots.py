@@ -74,7 +74,9 @@ def parity(target, prediction, std, quantity, unit, title, score):
     bins = np.linspace(*limits, 41)
     top.hist(target, bins, color="0.65", log=True)
     right.hist(prediction, bins, color="0.65", orientation="horizontal", log=True)
-    for side in (top, right):
+    corner = figure.add_subplot(grid[0, 1])
+    corner.text(0, 0, "counts on\nlog scales", fontsize="x-small", color="0.4", va="bottom")
+    for side in (top, right, corner):
         side.axis("off")
     axes.set(xlim=limits, ylim=limits, xlabel=with_unit(quantity, unit), ylabel=with_unit("predicted", unit))
     axes.yaxis.set_major_locator(matplotlib.ticker.FixedLocator(axes.get_xticks()))
@@ -150,7 +152,7 @@ def pretraining(history, tasks, title):
 
 
 def mae_bars(table, labels, units):
-    """MAE of every model, one panel per dataset; error bars: standard deviation over folds; diamonds: the paper's.
+    """MAE of every model, one panel per dataset; error bars: standard deviation over folds; diamonds: the paper's, if any.
 
     Args:
         table: data frame dataset, model, mae_mean, mae_std, paper_mean; models in drawing order.
@@ -175,7 +177,8 @@ def mae_bars(table, labels, units):
         axes.set(title=labels.get(dataset, dataset), xlabel=with_unit("MAE", units[dataset]), xlim=(0, None))
     for axes in list(grid.flat)[len(datasets) :]:
         axes.axis("off")
-    figure.supxlabel("mean ± standard deviation over folds; diamonds: the paper's", fontsize="small")
+    diamonds = "; diamonds: the paper's" if table["paper_mean"].notna().any() else ""
+    figure.supxlabel(f"mean ± standard deviation over folds{diamonds}", fontsize="small")
     sns.despine(figure)
     return figure
 
@@ -290,5 +293,6 @@ def subset_bars(axes, table, models):
             label=model, error_kw={"lw": 0.8, "capsize": 1.5},
         )  # fmt: skip
     axes.set_xticks(range(len(sizes)), sizes)
-    axes.set(xlabel="training share of all rows", xlim=(-0.6, max(len(sizes), 3) - 0.4))
+    middle, half = (len(sizes) - 1) / 2, max(len(sizes), 3) / 2 + 0.1
+    axes.set(xlabel="training share of all rows", xlim=(middle - half, middle + half))
     return "mean ± standard error over splits"

@@ -10,6 +10,7 @@ from matpretrain.plots import COLOURS, WIDTH, draw_curves, with_unit
 
 FLOOR = 0.01  # smaller losses are drawn here
 NAMED = 20  # candidates whose formulas are written beside their points
+LABELS = (("right", (-3, 3)), ("left", (3, 3)), ("left", (3, -7)))  # alignment and place of neighbours' labels, in points
 
 
 def near_zero(candidates, energy, shown, largest_loss, title):
@@ -31,8 +32,9 @@ def near_zero(candidates, energy, shown, largest_loss, title):
     for k, (prefix, name) in enumerate((("", "predicted"), ("measured_", "measured"))):
         left.scatter(candidates[f"{prefix}crossover"], losses[f"{prefix}loss"], s=12, lw=0, color=COLOURS[k], label=name)
     if len(candidates) <= NAMED:
-        for formula, x, y in zip(candidates["formula"], candidates["crossover"], losses["loss"], strict=True):
-            left.annotate(formula, (x, y), xytext=(3, 3), textcoords="offset points", size="xx-small")
+        named = sorted(zip(candidates["crossover"], losses["loss"], candidates["formula"], strict=True))
+        for (x, y, formula), (side, offset) in zip(named, itertools.cycle(LABELS), strict=False):
+            left.annotate(formula, (x, y), xytext=offset, textcoords="offset points", size="xx-small", ha=side)
     left.axhline(largest_loss, color="0.5", lw=0.8, ls="--", label="largest predicted loss")
     left.set(xlabel="crossover energy (eV)", ylabel="loss, Im ε at the crossover", yscale="log")
     left.margins(x=0.08)
