@@ -10,7 +10,13 @@ from matpretrain.plots import COLOURS, WIDTH, draw_curves, with_unit
 
 FLOOR = 0.01  # smaller losses are drawn here
 NAMED = 20  # candidates whose formulas are written beside their points
-LABELS = (("right", (-3, 3)), ("left", (3, 3)), ("left", (3, -7)))  # alignment and place of neighbours' labels, in points
+BESIDE = (
+    ("left", (3, 3)),
+    ("right", (-3, 3)),
+    ("left", (3, -7)),
+    ("right", (-3, -7)),
+    ("left", (3, 10)),
+)  # alignment, offset in points
 
 
 def near_zero(candidates, energy, shown, largest_loss, title):
@@ -31,10 +37,6 @@ def near_zero(candidates, energy, shown, largest_loss, title):
     left.plot(candidates[["crossover", "measured_crossover"]].T, losses.T, color="0.8", lw=0.6, zorder=1)
     for k, (prefix, name) in enumerate((("", "predicted"), ("measured_", "measured"))):
         left.scatter(candidates[f"{prefix}crossover"], losses[f"{prefix}loss"], s=12, lw=0, color=COLOURS[k], label=name)
-    if len(candidates) <= NAMED:
-        named = sorted(zip(candidates["crossover"], losses["loss"], candidates["formula"], strict=True))
-        for (x, y, formula), (side, offset) in zip(named, itertools.cycle(LABELS), strict=False):
-            left.annotate(formula, (x, y), xytext=offset, textcoords="offset points", size="xx-small", ha=side)
     left.axhline(largest_loss, color="0.5", lw=0.8, ls="--", label="largest predicted loss")
     left.set(xlabel="crossover energy (eV)", ylabel="loss, Im ε at the crossover", yscale="log")
     left.margins(x=0.08)
@@ -58,7 +60,24 @@ def near_zero(candidates, energy, shown, largest_loss, title):
         axes.set(xlabel="photon energy (eV)", ylabel="ε", title=formula, ylim=(-1.2 * largest, 1.2 * largest))
         axes.legend(framealpha=0.85, edgecolor="none", fontsize="x-small")
     figure.suptitle(title)
+    if len(candidates) <= NAMED:
+        _name(left, candidates["crossover"], losses["loss"], candidates["formula"])
     return figure
+
+
+def _name(axes, x, y, texts):
+    """Write texts beside points [n], each at the first place BESIDE its own that meets no text before it and no point."""
+    axes.figure.draw_without_rendering()  # until then the layout is not known
+    points, taken = axes.transData.transform(np.column_stack([x, y])), []
+    for at_x, at_y, text in zip(x, y, texts, strict=True):
+        for side, offset in BESIDE:
+            note = axes.annotate(text, (at_x, at_y), xytext=offset, textcoords="offset points", size="xx-small", ha=side)
+            box = note.get_window_extent()
+            if not box.count_contains(points) and not box.count_overlaps(taken):
+                break
+            if offset != BESIDE[-1][1]:
+                note.remove()
+        taken.append(box)
 
 
 def _deviations(axes, candidates):
