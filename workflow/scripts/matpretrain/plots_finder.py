@@ -10,13 +10,7 @@ from matpretrain.plots import COLOURS, WIDTH, draw_curves, with_unit
 
 FLOOR = 0.01  # smaller losses are drawn here
 NAMED = 20  # candidates whose formulas are written beside their points
-BESIDE = (
-    ("left", (3, 3)),
-    ("right", (-3, 3)),
-    ("left", (3, -7)),
-    ("right", (-3, -7)),
-    ("left", (3, 10)),
-)  # alignment, offset in points
+BESIDE = ((1, 1), (-1, 1), (1, -1), (-1, -1))  # right or left, above or below a point
 
 
 def near_zero(candidates, energy, shown, largest_loss, title):
@@ -66,18 +60,24 @@ def near_zero(candidates, energy, shown, largest_loss, title):
 
 
 def _name(axes, x, y, texts):
-    """Write texts beside points [n], each at the first place BESIDE its own that meets no text before it and no point."""
+    """Write texts beside points [n], each away from the nearest other point and where it meets none and no text before it."""
     axes.figure.draw_without_rendering()  # until then the layout is not known
     points, taken = axes.transData.transform(np.column_stack([x, y])), []
-    for at_x, at_y, text in zip(x, y, texts, strict=True):
-        for side, offset in BESIDE:
-            note = axes.annotate(text, (at_x, at_y), xytext=offset, textcoords="offset points", size="xx-small", ha=side)
+    for k, (place, text) in enumerate(zip(zip(x, y, strict=True), texts, strict=True)):
+        away = points[k] - points
+        away = away[np.argsort(np.hypot(*away.T))[min(1, len(points) - 1)]]
+        for right, up in sorted(BESIDE, key=lambda side: -np.dot(side, np.sign(away))):
+            note = axes.annotate(
+                text, place, xytext=(3 * right, 3 if up > 0 else -7), textcoords="offset points", size="xx-small",
+                ha="left" if right > 0 else "right",
+            )  # fmt: skip
             box = note.get_window_extent()
             if not box.count_contains(points) and not box.count_overlaps(taken):
                 break
-            if offset != BESIDE[-1][1]:
-                note.remove()
-        taken.append(box)
+            note.remove()
+        else:
+            note = axes.annotate(text, place, xytext=(3, 10), textcoords="offset points", size="xx-small")
+        taken.append(note.get_window_extent())
 
 
 def _deviations(axes, candidates):
