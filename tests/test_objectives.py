@@ -4,6 +4,7 @@ import torch
 from torch.nn import functional as F
 
 from matpretrain import objectives, roost
+from matpretrain.attention import Packed
 from matpretrain.composition import matscholar_vectors, parse_formulas
 
 FORMULAS = ["Fe", "NaCl", "Fe2O3", "BaTiO3", "K0.5Na0.5NbO3", "CaMgSi2O6", "La0.7Sr0.3Mn0.9Co0.1O3", "H2O", "LiFePO4"]
@@ -92,10 +93,10 @@ def test_without_messages_elements_see_only_themselves(vectors):
     torch.manual_seed(0)
     layer = roost.WeightedAttention(pairwise=True).double()
     h, log_fraction = torch.randn(5, 64, dtype=torch.float64), torch.rand(5, dtype=torch.float64).log()
-    alone = layer(h, log_fraction, torch.arange(6))
+    alone = layer(h, log_fraction, Packed(torch.arange(6)))
     # five copies of the same self edge under one softmax
     for i in range(5):
-        repeated = layer(h[i].repeat(4, 1), log_fraction[i].repeat(4), torch.tensor([0, 4]))
+        repeated = layer(h[i].repeat(4, 1), log_fraction[i].repeat(4), Packed(torch.tensor([0, 4])))
         assert torch.allclose(repeated[0], alone[i], atol=1e-9)
     encoder = roost.Encoder(vectors).double()
     batch = inputs(["BaTiO3", "Fe"], torch.float64)[torch.arange(2)]
