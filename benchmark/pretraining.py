@@ -10,16 +10,15 @@ import subprocess
 import sys
 import time
 
-import numpy as np
 import torch
 
 BATCH, WARM_UP = 256, 4
 TASKS = {"ssl": {"barlow_twins": {}}, "fl": {"magpie": {"scale": "minmax"}}}
 
 
-def matrix_products(n_nodes, n_elements, n_rows, views, with_correlation):
-    """(m, k, n, times) of the products of one step, forward; the first layer's are of the distinct elements of the batch."""
-    nodes = [(n_elements, 63, 1536, 2), (n_nodes, 64, 1536, 2 * 2), (n_nodes, 768, 64, 3), (n_nodes, 64, 1536, 1)]
+def matrix_products(n_nodes, n_rows, views, with_correlation):
+    """(m, k, n, times) of the products of one step, forward."""
+    nodes = [(n_nodes, 64, 1536, 2 * 3 + 1), (n_nodes, 768, 64, 3)]
     rows = [(n_rows, 768, 64, 1), (n_rows, 64, 1024, 2), (n_rows, 1024, 512, 2), (n_rows, 512, 256, 1)]
     products = [(m, k, n, views * times) for m, k, n, times in nodes + rows]
     return products + ([(n_rows, 256, 1024, 2), (1024, n_rows, 1024, 1)] if with_correlation else [(n_rows, 256, 145, 1)])
@@ -70,8 +69,7 @@ def measure(strategy, formulas, seconds):
     rate = steps * BATCH / (time.perf_counter() - started)
     nodes = round(BATCH * len(compositions.number) / len(compositions))
     views = 2 if strategy == "ssl" else 1
-    elements = round(np.mean([len(inputs[torch.randint(len(compositions), (BATCH,))].element.unique()) for _ in range(20)]))
-    limit = BATCH / seconds_of(matrix_products(nodes, elements, BATCH, views, strategy == "ssl"))
+    limit = BATCH / seconds_of(matrix_products(nodes, BATCH, views, strategy == "ssl"))
     print(rate, limit)
 
 
@@ -81,8 +79,12 @@ if __name__ == "__main__":
     parser.add_argument("--measure", choices=TASKS)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--precision", default="float32")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    torch.backends.mkldnn.matmul.fp32_precision = (
+        "bf16" if options.precision == "bfloat16" else "ieee"
+    )  # as Recipe.products does
     if options.measure:
         measure(options.measure, options.formulas, options.seconds)
         sys.exit()
@@ -90,6 +92,7 @@ if __name__ == "__main__":
     for strategy in TASKS:
         for processes, threads in ((2, 1), (1, 2)):
             command = [sys.executable, __file__, options.formulas, "--measure", strategy, f"--threads={threads}"]
+            command += [f"--precision={options.precision}"]
             running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(processes)]
             rate, limit = (sum(v) for v in zip(*(map(float, p.communicate()[0].split()) for p in running), strict=True))
             views = f" = {2 * rate:,.0f} views/s" if strategy == "ssl" else ""

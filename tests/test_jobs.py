@@ -19,8 +19,8 @@ import torch
 from matpretrain.attention import attend
 torch.set_num_threads(2)
 offset = torch.tensor([0, 2, 5, 6])
-nodes = torch.randn(6, 3, 2, 8, requires_grad=True)
-message, total = attend(nodes, nodes, torch.randn(3, 8), torch.zeros(6, 3), offset, offset)
+nodes, weight, bias = torch.randn(6, 4, requires_grad=True), torch.randn(48, 4), torch.randn(48)
+message, total = attend(nodes, weight, weight, bias, torch.randn(3, 8), torch.zeros(6, 3), offset)
 (message.sum() + total.sum()).backward()
 print(torch.get_num_threads())
 """

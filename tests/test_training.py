@@ -142,24 +142,47 @@ def test_batches_of_equal_cost():
     assert all(torch.equal(a, b) for a, b in zip(same, training.split(rows, 32), strict=True))
 
 
-def test_bfloat16_is_used_only_where_asked_for(problem):
-    kinds = []
+def rounding():
+    """The largest error of a product of 256 x 256 numbers, in units of their float32 rounding."""
+    a, b = torch.randn(2, 256, 256, generator=torch.Generator().manual_seed(0)).unbind()
+    exact = a.double() @ b.double()
+    return ((a @ b - exact).abs().max() / exact.abs().max() / torch.finfo(torch.float32).eps).item()
 
-    def loss(m, rows):
-        output = m(problem[0][rows])
-        kinds.append(output.dtype)
-        return output.float().abs().mean()
 
-    for precision in ("float32", "bfloat16"):
-        fit(Line(), loss, torch.arange(16), lambda m: {"mae": 0.0}, recipe(precision=precision, epochs=1), seed=0)
-    assert kinds == [torch.float32, torch.bfloat16]
+def test_products_round_only_where_asked_for(problem):
+    found = {"float32": [], "bfloat16": []}
+    for precision, errors in found.items():
+
+        class Watched(torch.autograd.Function):
+            @staticmethod
+            def forward(ctx, x, errors=errors):
+                errors.append(rounding())
+                return x.clone()
+
+            @staticmethod
+            def backward(ctx, gradient, errors=errors):
+                errors.append(rounding())
+                return gradient
+
+        def loss(m, rows, watched=Watched):
+            return watched.apply(m(problem[0][rows])).abs().mean()
+
+        own = recipe(precision=precision, epochs=1)
+        fit(Line(), loss, torch.arange(16), lambda m, errors=errors: errors.append(rounding()) or {"mae": 0.0}, own, seed=0)
+    assert len(found["float32"]) == len(found["bfloat16"]) >= 3
+    assert max(found["float32"]) < 100 > rounding()
+    if multiplies_bfloat16("cpu"):
+        assert min(found["bfloat16"]) > 1000
+    assert torch.backends.mkldnn.matmul.fp32_precision == "none"
 
 
 @pytest.mark.parametrize("native", [True, False])
 def test_auto_precision_follows_the_hardware(native, monkeypatch):
     monkeypatch.setattr(training, "multiplies_bfloat16", lambda kind: native)
     with recipe(precision="auto").autocast("cpu"):
-        assert torch.is_autocast_enabled("cpu") is native
+        assert torch.backends.mkldnn.matmul.fp32_precision == ("bf16" if native else "ieee")
+    assert recipe(precision="auto").rounds("cuda:0") is native
+    assert recipe(precision="bfloat16").rounds("cuda:0") and not recipe(precision="float32").rounds("cuda:0")
     assert isinstance(multiplies_bfloat16("cpu"), bool)
 
 

@@ -32,32 +32,53 @@ except ImportError:  # a bare GPU node has torch and numpy only
 
 SLOPE = 0.01
 EPSILON = 1e-10
+ROWS = 16
 
 
-def attend(receiver, sender, gate, log_prior, receiver_offset, sender_offset):
-    """Weighted attention from the senders of every composition to its receivers.
+def attend(h, receiver, sender, bias, gate, log_prior, offset):
+    """Weighted attention within compositions: from their elements to each of them, or to one vector of each composition.
 
     Args:
-        receiver: [R, H, 2, K] receivers' share of the hidden layer; [..., 0, :] gate, [..., 1, :] message.
-        sender: [S, H, 2, K] senders' share.
-        gate: [H, K] last layer of the gate network.
-        log_prior: [S, H] logarithm of the prior weight of each sender.
-        receiver_offset, sender_offset: [B + 1] int64; composition b owns rows offset[b]:offset[b + 1].
+        h: [M, W] vectors of the elements; composition b owns rows offset[b]:offset[b + 1].
+        receiver: [H * 2 * K, W] receivers' weights of the first layer, laid out as [head, gate | message, unit]; None pools.
+        sender: [H * 2 * K, W] senders' weights.
+        bias: [H * 2 * K].
+        gate: [H, K] last layer of the gate networks.
+        log_prior: [M, H] logarithm of the prior weight of each sender.
+        offset: [B + 1] int64.
 
     Returns:
         message [R, H, K], the attention-weighted hidden message, and total [R, H], the sum of the coefficients
-        (one up to EPSILON), which multiplies the bias of the layer that follows.
+        (one up to EPSILON), which multiplies the bias of the layer that follows; R is M, or B where pooled.
     """
-    if numba is not None and receiver.device.type == "cpu":
-        real = torch.promote_types(gate.dtype, receiver.dtype)  # float32 under bfloat16 autocast
-        return _FusedAttention.apply(
-            receiver.to(real), sender.to(real), gate, log_prior.to(real), receiver_offset, sender_offset
-        )
-    return attend_padded(receiver, sender, gate, log_prior, receiver_offset, sender_offset)
+    if numba is not None and h.device.type == "cpu":
+        return _FusedAttention.apply(h, receiver, sender, bias, gate, log_prior, offset)
+    rows, present = _pad_index(offset)
+    message, total = attend_padded(h[rows], receiver, sender, bias, gate, log_prior[rows], present)
+    return (message, total) if receiver is None else (message[present], total[present])
+
+
+def attend_padded(h, receiver, sender, bias, gate, log_prior, present):
+    """`attend` in torch operations, for compositions that are padded to equal numbers of elements.
+
+    Args:
+        h: [B, n, W].
+        log_prior: [B, n, H].
+        present: [B, n] bool, which elements are not padding.
+
+    Returns:
+        message [B, n, H, K] and total [B, n, H], or [B, H, K] and [B, H] where pooled.
+    """
+    shape = (len(gate), 2, gate.shape[1])
+    senders = F.linear(h, sender).unflatten(-1, shape)
+    if receiver is None:
+        one_each = bias.to(senders.dtype).view(shape).expand(len(h), 1, *shape)
+        return tuple(found.squeeze(1) for found in attend_dense(one_each, senders, gate, log_prior, present))
+    return attend_dense(F.linear(h, receiver, bias).unflatten(-1, shape), senders, gate, log_prior, present)
 
 
 class Packed(NamedTuple):
-    """Senders of every receiver, in flat arrays: composition b owns the rows offset[b]:offset[b + 1] of both.
+    """Elements of every composition in flat arrays: composition b owns the rows offset[b]:offset[b + 1].
 
     Attributes:
         offset: [B + 1] int64.
@@ -65,41 +86,23 @@ class Packed(NamedTuple):
 
     offset: torch.Tensor
 
-    def messages(self, receiver, sender, gate, log_prior):
-        """`attend` for receivers [M, H, 2, K], the senders' own."""
-        return attend(receiver, sender, gate, log_prior, self.offset, self.offset)
-
-    def pooled(self, receiver, sender, gate, log_prior):
-        """`attend` for one receiver [H, 2, K], the same for all compositions: message [B, H, K] and total [B, H]."""
-        own = torch.arange(len(self.offset), device=self.offset.device)
-        return attend(receiver.expand(len(own) - 1, *receiver.shape), sender, gate, log_prior, own, self.offset)
+    def attend(self, *arrays):
+        """`attend` for h [M, W]."""
+        return attend(*arrays, self.offset)
 
 
 class Padded(NamedTuple):
-    """The same for compositions padded to equal numbers of senders, without a size that depends on them.
+    """The same for compositions padded to equal numbers of elements, without a size that depends on them.
 
     Attributes:
-        present: [B, s] bool, which senders are not padding.
+        present: [B, n] bool, which elements are not padding.
     """
 
     present: torch.Tensor
 
-    def messages(self, receiver, sender, gate, log_prior):
-        """`attend_dense` for receivers [B, s, H, 2, K]."""
-        return attend_dense(receiver, sender, gate, log_prior, self.present)
-
-    def pooled(self, receiver, sender, gate, log_prior):
-        """`attend_dense` for one receiver [H, 2, K]: message [B, H, K] and total [B, H]."""
-        one_each = receiver.expand(len(self.present), 1, *receiver.shape)
-        return tuple(found.squeeze(1) for found in attend_dense(one_each, sender, gate, log_prior, self.present))
-
-
-def attend_padded(receiver, sender, gate, log_prior, receiver_offset, sender_offset):
-    """`attend` in torch operations: compositions padded to the largest of the batch."""
-    receivers, is_receiver = _pad_index(receiver_offset)
-    senders, present = _pad_index(sender_offset)
-    message, total = attend_dense(receiver[receivers], sender[senders], gate, log_prior[senders], present)
-    return message[is_receiver].view(len(receiver), *message.shape[2:]), total[is_receiver]
+    def attend(self, *arrays):
+        """`attend_padded` for h [B, n, W]."""
+        return attend_padded(*arrays, self.present)
 
 
 def attend_dense(receiver, sender, gate, log_prior, present):
@@ -137,21 +140,22 @@ if numba is not None:
     _options = {"cache": True, "fastmath": {"reassoc", "contract", "nsz", "arcp"}, "error_model": "numpy", "nogil": True}
 
     @numba.njit(**_options)
-    def _forward(begin, end, share, u, v, gate, prior, r_offset, s_offset, pair_offset, message, total, coefficient):
-        """Compositions begin:end of the batch; writes message, total and coefficient [pairs, H]."""
-        real = u.dtype.type
+    def _forward(begin, end, share, pooled, offset, pairs, u, v, gate, prior, message, total, coefficient):
+        """Compositions begin:end of the batch; writes message, total and coefficient [pairs, H]. Where pooled, u has one row."""
+        real = v.dtype.type
         slope, epsilon = real(SLOPE), real(EPSILON)
         n_heads, width = gate.shape
         for b in range(begin, end):
-            first, last = s_offset[b], s_offset[b + 1]
-            pair = pair_offset[b]
-            for i in range(r_offset[b], r_offset[b + 1]):
+            first, last = offset[b], offset[b + 1]
+            pair = pairs[b]
+            for i in range(b, b + 1) if pooled else range(first, last):
+                r = 0 if pooled else i
                 for m in range(n_heads):
                     top = real(-np.inf)
                     for j in range(first, last):
                         e = real(0)
                         for k in range(width):
-                            x = u[i, m, 0, k] + v[j, m, 0, k]
+                            x = u[r, m, 0, k] + v[j, m, 0, k]
                             e += gate[m, k] * max(x, slope * x)
                         coefficient[pair + j - first, m] = e
                         top = max(top, e)
@@ -168,35 +172,39 @@ if numba is not None:
                         a = coefficient[pair + j - first, m] * inverse
                         coefficient[pair + j - first, m] = a
                         for k in range(width):
-                            x = u[i, m, 1, k] + v[j, m, 1, k]
+                            x = u[r, m, 1, k] + v[j, m, 1, k]
                             message[i, m, k] += a * max(x, slope * x)
                 pair += last - first
 
     @numba.njit(**_options)
     def _backward(
-        begin, end, share, u, v, gate, coefficient, r_offset, s_offset, pair_offset,
-        d_message, d_total, du, dv, d_gate, d_prior,
+        begin, end, share, pooled, offset, pairs, u, v, gate, coefficient, d_message, d_total, du, dv, d_gate, d_prior,
     ):  # fmt: skip
-        """Compositions begin:end of the batch; adds to du, dv, d_gate[share] and d_prior."""
-        real = u.dtype.type
+        """Compositions begin:end of the batch; writes du (where pooled, adds to du[share]) and dv, adds to d_gate[share] and
+        d_prior."""
+        real = v.dtype.type
         slope, one = real(SLOPE), real(1)
         n_heads, width = gate.shape
-        d_coefficient = np.empty(np.max(np.diff(s_offset)), u.dtype)
+        d_coefficient = np.empty(np.max(np.diff(offset)), v.dtype)
         for b in range(begin, end):
-            first, last = s_offset[b], s_offset[b + 1]
-            pair = pair_offset[b]
-            for i in range(r_offset[b], r_offset[b + 1]):
+            first, last = offset[b], offset[b + 1]
+            pair = pairs[b]
+            dv[first:last] = 0  # here, where they stay in the cache
+            if not pooled:
+                du[first:last] = 0
+            for i in range(b, b + 1) if pooled else range(first, last):
+                r, s = (0, share) if pooled else (i, i)
                 for m in range(n_heads):
                     mean = real(0)
                     for j in range(first, last):
                         a = coefficient[pair + j - first, m]
                         da = d_total[i, m]
                         for k in range(width):
-                            x = u[i, m, 1, k] + v[j, m, 1, k]
+                            x = u[r, m, 1, k] + v[j, m, 1, k]
                             g = d_message[i, m, k]
                             da += g * max(x, slope * x)
                             g *= a * (one if x > 0 else slope)
-                            du[i, m, 1, k] += g
+                            du[s, m, 1, k] += g
                             dv[j, m, 1, k] += g
                         d_coefficient[j - first] = da
                         mean += a * da
@@ -204,43 +212,58 @@ if numba is not None:
                         de = coefficient[pair + j - first, m] * (d_coefficient[j - first] - mean)
                         d_prior[j, m] += de
                         for k in range(width):
-                            x = u[i, m, 0, k] + v[j, m, 0, k]
+                            x = u[r, m, 0, k] + v[j, m, 0, k]
                             g = de * (one if x > 0 else slope)
                             d_gate[share, m, k] += g * x
                             g *= gate[m, k]
-                            du[i, m, 0, k] += g
+                            du[s, m, 0, k] += g
                             dv[j, m, 0, k] += g
                 pair += last - first
 
 
 class _FusedAttention(torch.autograd.Function):
-    """`attend` as two numba loops; O(pairs * heads) memory instead of O(pairs * heads * K)."""
+    """`attend` in two compiled loops; of every pair of elements only the coefficients are stored.
+
+    Matrix products take a multiple of ROWS elements: libraries compile the products of every shape, and keep a limited number.
+    """
 
     @staticmethod
-    def forward(ctx, receiver, sender, gate, log_prior, receiver_offset, sender_offset):
-        u, v, w, prior = (t.detach().contiguous().numpy() for t in (receiver, sender, gate, log_prior))
-        r_offset, s_offset = receiver_offset.numpy(), sender_offset.numpy()
-        pair_offset = np.zeros(len(r_offset), np.int64)
-        np.cumsum(np.diff(r_offset) * np.diff(s_offset), out=pair_offset[1:])
-        bounds = np.searchsorted(pair_offset, np.linspace(0, pair_offset[-1], torch.get_num_threads() + 1))
-        message = receiver.new_empty(len(u), *w.shape)
-        total = receiver.new_empty(len(u), len(w))
-        coefficient = receiver.new_empty(int(pair_offset[-1]), len(w))
-        arrays = u, v, w, prior, r_offset, s_offset, pair_offset, message.numpy(), total.numpy(), coefficient.numpy()
-        in_shares(_forward, bounds, *arrays)
-        ctx.save_for_backward(receiver, sender, gate, coefficient)
-        ctx.layout = bounds, (r_offset, s_offset, pair_offset)
+    @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.float32)
+    def forward(ctx, h, receiver, sender, bias, gate, log_prior, offset):
+        pooled, shape = receiver is None, (-1, len(gate), 2, gate.shape[1])
+        h = F.pad(h, (0, 0, 0, -len(h) % ROWS))
+        v = h @ sender.T
+        u = bias[None] if pooled else torch.addmm(bias, h, receiver.T)
+        offset = offset.numpy()
+        count = np.diff(offset)
+        pairs = np.zeros(len(offset), np.int64)
+        np.cumsum(count if pooled else count**2, out=pairs[1:])
+        bounds = np.searchsorted(pairs, np.linspace(0, pairs[-1], torch.get_num_threads() + 1))
+        n_receivers = len(count) if pooled else len(log_prior)
+        message, total = v.new_empty(n_receivers, *gate.shape), v.new_empty(n_receivers, len(gate))
+        coefficient = v.new_empty(int(pairs[-1]), len(gate))
+        u, v = u.view(shape), v.view(shape)
+        arrays = (t.detach().contiguous().numpy() for t in (u, v, gate, log_prior, message, total, coefficient))
+        in_shares(_forward, bounds, pooled, offset, pairs, *arrays)
+        ctx.layout = bounds, (pooled, offset, pairs)
+        ctx.save_for_backward(h, receiver, sender, gate, u, v, coefficient)
         return message, total
 
     @staticmethod
+    @torch.amp.custom_bwd(device_type="cpu")
     def backward(ctx, d_message, d_total):
-        receiver, sender, gate, coefficient = ctx.saved_tensors
-        bounds, offsets = ctx.layout
-        du, dv = torch.zeros_like(receiver), torch.zeros_like(sender)
-        d_gate = gate.new_zeros(len(bounds) - 1, *gate.shape)
-        d_prior = gate.new_zeros(len(sender), len(gate))
-        u, v, w, a = (t.detach().contiguous().numpy() for t in (receiver, sender, gate, coefficient))
-        d_out = d_message.contiguous().numpy(), d_total.contiguous().numpy()
-        gradients = du.numpy(), dv.numpy(), d_gate.numpy(), d_prior.numpy()
-        in_shares(_backward, bounds, u, v, w, a, *offsets, *d_out, *gradients)
-        return du, dv, d_gate.sum(0), d_prior, None, None
+        h, receiver, sender, gate, u, v, coefficient = ctx.saved_tensors
+        bounds, (pooled, offset, pairs) = ctx.layout
+        n_shares = len(bounds) - 1
+        du, dv = u.new_zeros(n_shares, *u.shape[1:]) if pooled else torch.empty_like(u), torch.empty_like(v)
+        d_gate, d_prior = gate.new_zeros(n_shares, *gate.shape), gate.new_zeros(int(offset[-1]), len(gate))
+        arrays = (t.contiguous().numpy() for t in (u, v, gate, coefficient, d_message, d_total, du, dv, d_gate, d_prior))
+        in_shares(_backward, bounds, pooled, offset, pairs, *arrays)
+        dv[len(d_prior) :] = 0  # padding
+        dv = dv.flatten(1)
+        d_h, d_receiver = dv @ sender, None
+        if not pooled:
+            du[len(d_prior) :] = 0
+            d_receiver = du.flatten(1).T @ h
+            d_h.addmm_(du.flatten(1), receiver)
+        return d_h[: len(d_prior)], d_receiver, dv.T @ h, du.flatten(1).sum(0), d_gate.sum(0), d_prior, None

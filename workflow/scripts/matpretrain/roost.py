@@ -6,7 +6,7 @@ three pooling heads, a residual trunk 64 -> 1024 -> 512 -> 256 and a residual ou
 
 import itertools
 import math
-from functools import cached_property, partial
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -121,23 +121,6 @@ def _uniform(*shape, fan_in):
     return nn.Parameter(torch.empty(*shape).uniform_(-bound, bound))
 
 
-class _ByElement(torch.autograd.Function):
-    """table[element] + fraction * weight: table [Z, n], element [M], fraction [M] (no gradient), weight [n] -> [M, n]."""
-
-    @staticmethod
-    def forward(ctx, table, element, fraction, weight):
-        ctx.save_for_backward(element, fraction)
-        ctx.n_elements, ctx.dtype = len(table), table.dtype
-        table = table.to(fraction.dtype)  # under autocast the products are rounded, the fractions are not
-        return table.index_select(0, element).addcmul_(fraction[:, None], weight)
-
-    @staticmethod
-    def backward(ctx, gradient):
-        element, fraction = ctx.saved_tensors
-        d_table = gradient.new_zeros(ctx.n_elements, gradient.shape[1]).index_add_(0, element, gradient)
-        return d_table.to(ctx.dtype), None, None, fraction @ gradient
-
-
 class WeightedAttention(nn.Module):
     """Multi-head soft attention weighted by stoichiometry, averaged over heads.
 
@@ -159,22 +142,16 @@ class WeightedAttention(nn.Module):
         self.message_bias = _uniform(HEADS, WIDTH, fan_in=HIDDEN)
         self.power = nn.Parameter(torch.randn(HEADS))
 
-    def forward(self, h, log_fraction, groups, linear=None):
+    def forward(self, h, log_fraction, groups):
         """Messages have the shape of h, pooled vectors are [B, 64].
 
         Args:
             h: [M, 64] of a Batch, [B, N, 64] of a PaddedBatch.
             log_fraction: [M] or [B, N].
             groups: Packed or Padded, who belongs together.
-            linear: function (weight [n, 64], bias [n] or None) -> [..., n] that stands for F.linear(h, weight, bias).
         """
-        linear, shape = linear or partial(F.linear, h), (HEADS, 2, HIDDEN)
-        sender, log_prior = linear(self.sender).unflatten(-1, shape), log_fraction.unsqueeze(-1) * self.power
-        if self.receiver is not None:
-            receiver, attended = linear(self.receiver, self.bias).unflatten(-1, shape), groups.messages
-        else:
-            receiver, attended = self.bias.to(sender.dtype).view(shape), groups.pooled
-        message, total = attended(receiver, sender, self.gate, log_prior)
+        log_prior = log_fraction.unsqueeze(-1) * self.power
+        message, total = groups.attend(h, self.receiver, self.sender, self.bias, self.gate, log_prior)
         return (F.linear(message.flatten(-2), self.message.flatten(1)) + total @ self.message_bias) / HEADS
 
 
@@ -217,27 +194,17 @@ class RoostEncoder(nn.Module):
     def forward(self, batch, messages=True):
         """Batch or PaddedBatch of B compositions -> [B, 256]. Without messages every element of a Batch sees only itself
         until the pooling."""
-        vectors, padded = F.pad(self.element_vectors, (0, 0, 0, 1)), isinstance(batch, PaddedBatch)  # the last row: MASKED
-        if padded:  # all elements are embedded: how many are present would change shapes
+        vectors = F.pad(self.element_vectors, (0, 0, 0, 1))  # the last row: MASKED
+        if isinstance(batch, PaddedBatch):  # all elements are embedded: how many are present would change shapes
             table, element = self.embedding(vectors), batch.element
         else:
             present, element = torch.unique(batch.element, return_inverse=True)
             table = self.embedding(vectors[present])
-        fraction, log_fraction = batch.fraction, batch.fraction.log()
-        h = torch.cat([table[element], fraction.unsqueeze(-1)], -1)
-
-        def first(weight, bias=None):
-            """The first layer's products, in which fractions are not rounded under autocast; of a Batch those of its distinct
-            elements, since nodes of one element differ in the fraction."""
-            if padded:
-                products = F.linear(h[..., :-1], weight[:, :-1], bias)
-                return products.to(fraction.dtype) + fraction.unsqueeze(-1) * weight[:, -1]
-            return _ByElement.apply(F.linear(table, weight[:, :-1], bias), element, fraction, weight[:, -1])
-
+        h, log_fraction = torch.cat([table[element], batch.fraction.unsqueeze(-1)], -1), batch.fraction.log()
         groups = batch.groups
         neighbours = groups if messages else Packed(torch.arange(len(h) + 1, device=h.device))
-        for k, layer in enumerate(self.layers):
-            h = h + layer(h, log_fraction, neighbours, linear=None if k else first)
+        for layer in self.layers:
+            h = h + layer(h, log_fraction, neighbours)
         return self.trunk(self.pooling(h, log_fraction, groups))
 
 

@@ -17,6 +17,7 @@ from matpretrain.states import interval, load_state, save_state
 
 # Rows at a time without gradients, unless the inputs say otherwise; more only take memory on a CPU.
 CHUNK = {"cpu": 512, "cuda": 2048}
+MATMUL = torch.backends.mkldnn.matmul
 
 
 class Diverged(FloatingPointError):
@@ -74,19 +75,37 @@ class Recipe:
             return self.learning_rate
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (n_steps - warmup)))
 
-    def autocast(self, device):
-        """Context in which matrix products run in the recipe's precision on a device."""
+    def rounds(self, device):
+        """Whether matrix products on a device round what they multiply to bfloat16."""
         kind = torch.device(device).type
-        if self.precision == "float32" or (self.precision == "auto" and not multiplies_bfloat16(kind)):
-            return contextlib.nullcontext()
-        return torch.autocast(kind, dtype=torch.bfloat16)
+        return self.precision == "bfloat16" or (self.precision == "auto" and multiplies_bfloat16(kind))
+
+    @contextlib.contextmanager
+    def products(self, device):
+        """Context in which matrix products on a CPU, forward and backward, run in the recipe's precision.
+
+        oneDNN rounds their factors on the way into the processor's matrix units (AMX); sums, results and all else stay float32.
+        """
+        before = MATMUL.fp32_precision
+        if torch.device(device).type == "cpu":
+            MATMUL.fp32_precision = "bf16" if self.rounds(device) else "ieee"
+        try:
+            yield
+        finally:
+            MATMUL.fp32_precision = before
+
+    def autocast(self, device):
+        """Context of a forward pass in the recipe's precision: on a CPU `products`, on a GPU torch's autocast."""
+        if torch.device(device).type == "cpu":
+            return self.products(device)
+        return torch.autocast("cuda", torch.bfloat16, enabled=self.rounds(device))
 
 
 def multiplies_bfloat16(kind):
-    """Whether a kind of device ("cpu", "cuda") multiplies bfloat16 in hardware."""
+    """Whether a kind of device ("cpu", "cuda") has matrix units for bfloat16."""
     if kind == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.cpu._is_amx_tile_supported()
 
 
 def fit(
@@ -218,7 +237,7 @@ def fit_cohort(
         )
 
     pause, kept = interval(), started
-    with deferred():
+    with deferred(), recipe.products(device):
         for epoch in range(max(map(len, selection.histories)) + 1, recipe.epochs + 1):
             running = selection.running()
             if not running:
