@@ -21,7 +21,7 @@ def matrix_products(n_nodes, n_rows, views, with_correlation):
     nodes = [(n_nodes, 64, 1536, 2 * 3 + 1), (n_nodes, 768, 64, 3)]
     rows = [(n_rows, 768, 64, 1), (n_rows, 64, 1024, 2), (n_rows, 1024, 512, 2), (n_rows, 512, 256, 1)]
     products = [(m, k, n, views * times) for m, k, n, times in nodes + rows]
-    return products + ([(n_rows, 256, 1024, 2), (1024, n_rows, 1024, 1)] if with_correlation else [(n_rows, 256, 145, 1)])
+    return products + ([(n_rows, 256, 1024, 2), (n_rows, 1024, n_rows, 2)] if with_correlation else [(n_rows, 256, 145, 1)])
 
 
 def seconds_of(products, repeats=3):

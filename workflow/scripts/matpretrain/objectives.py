@@ -66,25 +66,30 @@ class Views:
         return F.relu(self.encoder(self.batch.masked(), messages=messages))
 
 
-def cross_correlation(a, b, epsilon=1e-5):
-    """Pearson correlation [d, d] over the batch between the columns of a and of b [B, d].
+def standardised(z, epsilon=1e-5):
+    """Columns of z [B, d] brought to zero mean and unit (population) variance."""
+    z = z - z.mean(0)
+    return z * torch.rsqrt(z.square().mean(0) + epsilon)
 
-    Columns are brought to zero mean and unit (population) variance, as in Zbontar et al. (2021) and in the released
-    code of Huang et al. (2024). Eq. 4 of the latter is misprinted: it omits the centring and squares the sum where it
-    means the sum of squares.
+
+def barlow_twins(a, b, off_diagonal):
+    """sum_i (1 - C_ii)^2 + off_diagonal * sum_{i != j} C_ij^2 (Zbontar et al. 2021, eq. 1; Huang et al. 2024, eq. 5).
+
+    C = A^T B / B is the cross-correlation over the batch between columns of the standardised projections, as in Zbontar et al.
+    and in the released code of Huang et al. Eq. 4 of the latter is misprinted: it omits the centring and squares the sum
+    where it means the sum of squares.
+
+    C [d, d] is never formed: the sum of its squares is that of the products of A A^T and B B^T [B, B], element by element.
+
+    Args:
+        a, b: [B, d] projections of the two views.
+        off_diagonal: lambda.
     """
-
-    def standardise(z):
-        variance, mean = torch.var_mean(z, 0, correction=0)
-        return (z - mean) * torch.rsqrt(variance + epsilon)
-
-    return standardise(a).T @ standardise(b) / len(a)
-
-
-def barlow_twins(correlation, off_diagonal):
-    """sum_i (1 - C_ii)^2 + off_diagonal * sum_{i != j} C_ij^2 (Zbontar et al. 2021, eq. 1; Huang et al. 2024, eq. 5)."""
-    diagonal = correlation.diagonal()
-    return (1 - diagonal).square().sum() + off_diagonal * (correlation.square().sum() - diagonal.square().sum())
+    a, b = standardised(a), standardised(b)
+    n = len(a)
+    diagonal = (a * b).sum(0) / n
+    squares = ((a @ a.T) * (b @ b.T)).sum() / n**2
+    return (1 - diagonal).square().sum() + off_diagonal * (squares - diagonal.square().sum())
 
 
 class BarlowTwins(nn.Module):
@@ -108,8 +113,7 @@ class BarlowTwins(nn.Module):
         """Scalar loss, summed over the components of the projection."""
         other = views.masked(self.masked_view_messages)
         first = views.masked(self.masked_view_messages) if self.both_masked else views.clean
-        correlation = cross_correlation(self.projector(first).float(), self.projector(other).float())
-        return barlow_twins(correlation, self.off_diagonal)
+        return barlow_twins(self.projector(first).float(), self.projector(other).float(), self.off_diagonal)
 
 
 class Regression(nn.Module):
