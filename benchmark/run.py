@@ -1,8 +1,8 @@
 """Speed against peers, side by side in one run (`make bench`).
 
 Roost against aviary-models 1.2.1 in an environment of its own, in training and in inference, MEGNet training against matgl's
-trainer, all interleaved; Magpie against matminer; last how our own cost grows (growth.py). With MATPRETRAIN_MIRROR set, on steels, phonons and mp_e_form, the phonon crystals
-and the OQMD formulas; else on the embedded data.
+trainer, all interleaved; Magpie against matminer; last how our own cost grows (growth.py). With MATPRETRAIN_MIRROR set, on
+steels, phonons and mp_e_form, the phonon crystals and the OQMD formulas; else on the embedded data.
 """
 
 import argparse
@@ -14,9 +14,12 @@ import tempfile
 import venv
 from pathlib import Path
 
+from matpretrain.configuration import set_environment
+
 HERE = Path(__file__).resolve().parent
 PEER = HERE.parent / ".venv" / "peers" / "aviary"
 PEER_PACKAGES = ["torch==2.13.0", "aviary-models==1.2.1", "pandas==2.3.3", "numpy==2.4.6"]
+AS_IT_COMES = dict(os.environ)  # idle OpenMP threads that sleep, as in our jobs, halve the rate of aviary on two threads
 # name: (implementation, threads per process, processes, precision)
 MODES = {
     "aviary, one model, 2 threads": ("aviary", 2, 1, "float32"),
@@ -59,7 +62,7 @@ def rate(table, task, implementation, threads, processes, precision):
     python = peer_python() if implementation == "aviary" else sys.executable
     command = [python, HERE / "roost_rate.py", implementation, table]
     command += [f"--task={task}", f"--threads={threads}", f"--precision={precision}"]
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    environment = (AS_IT_COMES if implementation == "aviary" else os.environ) | {"OMP_NUM_THREADS": str(threads)}
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) for _ in range(processes)]
     outputs = [process.communicate()[0] for process in running]
     if any(process.returncode for process in running):
@@ -86,10 +89,7 @@ def compare_roost(name, table, task, rounds):
 
 
 def compare_megnet(rounds):
-    """Print our rate and that of matgl's trainer on the same crystals, one thread each, both in the environment of our jobs."""
-    from matpretrain.configuration import set_environment
-
-    set_environment({"structure_backend": "pyg"})
+    """Print our rate and that of matgl's trainer on the same crystals, one thread each."""
     mirror = os.environ.get("MATPRETRAIN_MIRROR")
     structures = f"{mirror}/structures/phonons.jsonl.gz" if mirror else "aflow_prototypes"
     for size in ("large", "small"):
@@ -109,6 +109,9 @@ def compare_megnet(rounds):
 
 
 if __name__ == "__main__":
+    set_environment(
+        {"structure_backend": "pyg", "checkpoint_minutes": 5}
+    )  # ours runs as our jobs do, and so does matgl's trainer
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=3)
     rounds = parser.parse_args().rounds
@@ -120,7 +123,8 @@ if __name__ == "__main__":
         print(flush=True)
         subprocess.run([sys.executable, HERE / "magpie_features.py", formulas], check=True)
         print(flush=True)
-        subprocess.run([sys.executable, HERE / "pretraining.py", formulas], check=True)
+        for precision in ("float32", "bfloat16"):
+            subprocess.run([sys.executable, HERE / "pretraining.py", formulas, f"--precision={precision}"], check=True)
         print(flush=True)
         compare_megnet(rounds)
         subprocess.run([sys.executable, HERE / "growth.py"], check=True)

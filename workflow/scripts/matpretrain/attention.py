@@ -32,14 +32,14 @@ except ImportError:  # a bare GPU node has torch and numpy only
 
 SLOPE = 0.01
 EPSILON = 1e-10
-ROWS = 16
+ROWS = 16  # multiple to which elements are padded: matrix products are compiled for each of their shapes, and few are kept
 
 
 def attend(h, receiver, sender, bias, gate, log_prior, offset):
     """Weighted attention within compositions: from their elements to each of them, or to one vector of each composition.
 
     Args:
-        h: [M, W] vectors of the elements; composition b owns rows offset[b]:offset[b + 1].
+        h: [M, W] vectors of the elements; composition b owns rows offset[b]:offset[b + 1], rows beyond the last are padding.
         receiver: [H * 2 * K, W] receivers' weights of the first layer, laid out as [head, gate | message, unit]; None pools.
         sender: [H * 2 * K, W] senders' weights.
         bias: [H * 2 * K].
@@ -49,13 +49,16 @@ def attend(h, receiver, sender, bias, gate, log_prior, offset):
 
     Returns:
         message [R, H, K], the attention-weighted hidden message, and total [R, H], the sum of the coefficients
-        (one up to EPSILON), which multiplies the bias of the layer that follows; R is M, or B where pooled.
+        (one up to EPSILON), which multiplies the bias of the layer that follows; R is M, or B where pooled. Padding has zeros.
     """
     if numba is not None and h.device.type == "cpu":
         return _FusedAttention.apply(h, receiver, sender, bias, gate, log_prior, offset)
     rows, present = _pad_index(offset)
     message, total = attend_padded(h[rows], receiver, sender, bias, gate, log_prior[rows], present)
-    return (message, total) if receiver is None else (message[present], total[present])
+    if receiver is None:
+        return message, total
+    padding = len(h) - len(rows[present])
+    return F.pad(message[present], (0, 0, 0, 0, 0, padding)), F.pad(total[present], (0, 0, 0, padding))
 
 
 def attend_padded(h, receiver, sender, bias, gate, log_prior, present):
@@ -222,16 +225,12 @@ if numba is not None:
 
 
 class _FusedAttention(torch.autograd.Function):
-    """`attend` in two compiled loops; of every pair of elements only the coefficients are stored.
-
-    Matrix products take a multiple of ROWS elements: libraries compile the products of every shape, and keep a limited number.
-    """
+    """`attend` in two compiled loops; of every pair of elements only the coefficients are stored."""
 
     @staticmethod
     @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.float32)
     def forward(ctx, h, receiver, sender, bias, gate, log_prior, offset):
         pooled, shape = receiver is None, (-1, len(gate), 2, gate.shape[1])
-        h = F.pad(h, (0, 0, 0, -len(h) % ROWS))
         v = h @ sender.T
         u = bias[None] if pooled else torch.addmm(bias, h, receiver.T)
         offset = offset.numpy()
@@ -239,8 +238,9 @@ class _FusedAttention(torch.autograd.Function):
         pairs = np.zeros(len(offset), np.int64)
         np.cumsum(count if pooled else count**2, out=pairs[1:])
         bounds = np.searchsorted(pairs, np.linspace(0, pairs[-1], torch.get_num_threads() + 1))
-        n_receivers = len(count) if pooled else len(log_prior)
+        n_receivers, n_real = len(count) if pooled else len(h), len(count) if pooled else int(offset[-1])
         message, total = v.new_empty(n_receivers, *gate.shape), v.new_empty(n_receivers, len(gate))
+        message[n_real:], total[n_real:] = 0, 0
         coefficient = v.new_empty(int(pairs[-1]), len(gate))
         u, v = u.view(shape), v.view(shape)
         arrays = (t.detach().contiguous().numpy() for t in (u, v, gate, log_prior, message, total, coefficient))
@@ -256,14 +256,14 @@ class _FusedAttention(torch.autograd.Function):
         bounds, (pooled, offset, pairs) = ctx.layout
         n_shares = len(bounds) - 1
         du, dv = u.new_zeros(n_shares, *u.shape[1:]) if pooled else torch.empty_like(u), torch.empty_like(v)
-        d_gate, d_prior = gate.new_zeros(n_shares, *gate.shape), gate.new_zeros(int(offset[-1]), len(gate))
+        d_gate, d_prior = gate.new_zeros(n_shares, *gate.shape), gate.new_zeros(len(h), len(gate))
         arrays = (t.contiguous().numpy() for t in (u, v, gate, coefficient, d_message, d_total, du, dv, d_gate, d_prior))
         in_shares(_backward, bounds, pooled, offset, pairs, *arrays)
-        dv[len(d_prior) :] = 0  # padding
+        dv[offset[-1] :] = 0
         dv = dv.flatten(1)
         d_h, d_receiver = dv @ sender, None
         if not pooled:
-            du[len(d_prior) :] = 0
+            du[offset[-1] :] = 0
             d_receiver = du.flatten(1).T @ h
             d_h.addmm_(du.flatten(1), receiver)
-        return d_h[: len(d_prior)], d_receiver, dv.T @ h, du.flatten(1).sum(0), d_gate.sum(0), d_prior, None
+        return d_h, d_receiver, dv.T @ h, du.flatten(1).sum(0), d_gate.sum(0), d_prior, None

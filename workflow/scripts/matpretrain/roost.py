@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from matpretrain.attention import Packed, Padded
+from matpretrain.attention import ROWS, Packed, Padded
 from matpretrain.composition import Compositions
 from matpretrain.packed import members
 
@@ -194,13 +194,13 @@ class RoostEncoder(nn.Module):
     def forward(self, batch, messages=True):
         """Batch or PaddedBatch of B compositions -> [B, 256]. Without messages every element of a Batch sees only itself
         until the pooling."""
-        vectors = F.pad(self.element_vectors, (0, 0, 0, 1))  # the last row: MASKED
-        if isinstance(batch, PaddedBatch):  # all elements are embedded: how many are present would change shapes
-            table, element = self.embedding(vectors), batch.element
-        else:
-            present, element = torch.unique(batch.element, return_inverse=True)
-            table = self.embedding(vectors[present])
-        h, log_fraction = torch.cat([table[element], batch.fraction.unsqueeze(-1)], -1), batch.fraction.log()
+        element, fraction = batch.element, batch.fraction
+        if isinstance(batch, Batch):
+            padding = (0, -len(element) % ROWS)
+            element, fraction = F.pad(element, padding, value=MASKED), F.pad(fraction, padding, value=1.0)
+        # All elements are embedded, whichever are present: so the shapes of products stay the same. The last row is MASKED.
+        table = self.embedding(F.pad(self.element_vectors, (0, 0, 0, 1)))
+        h, log_fraction = torch.cat([table[element], fraction.unsqueeze(-1)], -1), fraction.log()
         groups = batch.groups
         neighbours = groups if messages else Packed(torch.arange(len(h) + 1, device=h.device))
         for layer in self.layers:
