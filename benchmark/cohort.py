@@ -23,8 +23,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "workflow" / "scripts"))
 from matpretrain.cohort import Cohort, level
 from matpretrain.composition import matscholar_vectors, parse_formulas
 from matpretrain.objectives import robust_l1
+from matpretrain.recipe import Recipe
 from matpretrain.roost import Inputs, Roost
-from matpretrain.training import Recipe, fit_cohort, predict
+from matpretrain.training import fit_cohort, predict
 
 
 def seconds(cohort, inputs, target, recipe):

@@ -14,8 +14,9 @@ import torch
 
 from matpretrain import graphs, megnet
 from matpretrain.crystal import read_structures
+from matpretrain.recipe import Recipe
 from matpretrain.sources import STRUCTURES
-from matpretrain.training import Recipe, fit
+from matpretrain.training import fit
 
 warnings.filterwarnings("ignore")
 BATCH, EPOCHS = 128, 3

@@ -12,6 +12,8 @@ import time
 
 import torch
 
+from matpretrain.recipe import cpu_products
+
 BATCH, WARM_UP = 256, 4
 TASKS = {"ssl": {"barlow_twins": {}}, "fl": {"magpie": {"scale": "minmax"}}}
 
@@ -82,11 +84,9 @@ if __name__ == "__main__":
     parser.add_argument("--precision", default="float32")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    torch.backends.mkldnn.matmul.fp32_precision = (
-        "bf16" if options.precision == "bfloat16" else "ieee"
-    )  # as Recipe.products does
     if options.measure:
-        measure(options.measure, options.formulas, options.seconds)
+        with cpu_products(options.precision == "bfloat16"):
+            measure(options.measure, options.formulas, options.seconds)
         sys.exit()
     print(f"Pretraining Roost, batch {BATCH}, two cores; compositions/s, and the limit of its matrix products alone")
     for strategy in TASKS:

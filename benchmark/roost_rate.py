@@ -16,10 +16,11 @@ BATCH = 128
 WARM_UP = 4
 
 
-def ours(table, training):
+def ours(table, precision, training):
     """Step function of our Roost."""
     from matpretrain.composition import matscholar_vectors, parse_formulas
     from matpretrain.objectives import l1
+    from matpretrain.recipe import cpu_products
     from matpretrain.roost import CompositionInputs, Roost
 
     compositions, _ = parse_formulas(table["formula"].tolist())
@@ -29,12 +30,13 @@ def ours(table, training):
     optimiser = torch.optim.AdamW(model.parameters(), lr=3e-4, weight_decay=1e-6, fused=True)
 
     def step(part):
-        output = model(inputs[part])
-        if not training:
-            return
-        loss = l1(output, target[part])
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        with cpu_products(precision == "bfloat16"):
+            output = model(inputs[part])
+            if not training:
+                return
+            loss = l1(output, target[part])
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
         optimiser.step()
 
     rows = torch.arange(len(table))
@@ -42,7 +44,7 @@ def ours(table, training):
     return step, (part for _ in itertools.count() for part in draw().split(BATCH) if len(part) == BATCH)
 
 
-def aviary(table, training):
+def aviary(table, precision, training):
     """Step function of aviary's Roost, its items cached and collated by its own loader."""
     from aviary.roost.data import CompositionData, collate_batch
     from aviary.roost.model import Roost
@@ -79,14 +81,11 @@ if __name__ == "__main__":
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    torch.backends.mkldnn.matmul.fp32_precision = (
-        "bf16" if options.precision == "bfloat16" else "ieee"
-    )  # as Recipe.products does
     table = pd.read_csv(options.table, keep_default_na=False)
     table = table.sample(min(len(table), 6400), random_state=0).reset_index(drop=True)
     table["target"] = (table["target"] - table["target"].mean()) / table["target"].std()
     training = options.task == "training"
-    step, batches = {"ours": ours, "aviary": aviary}[options.implementation](table, training)
+    step, batches = {"ours": ours, "aviary": aviary}[options.implementation](table, options.precision, training)
     with torch.set_grad_enabled(training):
         for batch in itertools.islice(batches, WARM_UP):
             step(batch)

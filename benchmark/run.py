@@ -109,9 +109,8 @@ def compare_megnet(rounds):
 
 
 if __name__ == "__main__":
-    set_environment(
-        {"structure_backend": "pyg", "checkpoint_minutes": 5}
-    )  # ours runs as our jobs do, and so does matgl's trainer
+    # Ours runs as our jobs do, and so does matgl's trainer.
+    set_environment({"structure_backend": "pyg", "checkpoint_minutes": 5})
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=3)
     rounds = parser.parse_args().rounds

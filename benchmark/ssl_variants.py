@@ -20,9 +20,9 @@ import yaml
 
 from matpretrain.files import read_csv
 from matpretrain.probes import ridge
+from matpretrain.recipe import Recipe
 from matpretrain.roost import CompositionInputs
 from matpretrain.splits import fold_numbers, inner_split
-from matpretrain.training import Recipe
 from matpretrain.weights import embed
 
 PROJECT = Path(__file__).resolve().parents[1]

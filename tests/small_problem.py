@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from matpretrain.training import Recipe
+from matpretrain.recipe import Recipe
 
 RECIPE = Recipe(
     epochs=5, batch_size=16, min_steps=1, learning_rate=1e-2, weight_decay=1e-6, schedule="cosine", warmup=0.0,

@@ -42,6 +42,18 @@ def test_barlow_twins_equals_numpy(rows):
     assert ours == pytest.approx(numpy_barlow(a.numpy(), b.numpy(), 0.0051), rel=1e-12)
 
 
+def test_correlation_is_pearsons_and_does_not_depend_on_scale_or_shift():
+    generator = torch.Generator().manual_seed(1)
+    a, b = (torch.randn(64, 5, generator=generator, dtype=torch.float64) for _ in range(2))
+
+    def correlation(a, b):
+        return (objectives.standardised(a, epsilon=0.0).T @ objectives.standardised(b, epsilon=0.0)).numpy() / len(a)
+
+    ours = correlation(a, b)
+    assert np.allclose(ours, np.corrcoef(a.numpy().T, b.numpy().T)[:5, 5:], atol=1e-12)
+    assert np.allclose(correlation(7 * a - 3, 0.1 * b + 9), ours, atol=1e-12)
+
+
 def test_barlow_twins_does_not_depend_on_scale_or_shift_and_is_zero_for_independent_columns():
     a, b = (torch.randn(64, 5, generator=torch.Generator().manual_seed(k), dtype=torch.float64) for k in range(2))
     moved = objectives.barlow_twins(7e3 * a - 3, 1e3 * b + 9, 0.0051).item()

@@ -22,9 +22,9 @@ from matpretrain.distance import TrainingSet
 from matpretrain.files import DataError, read_csv
 from matpretrain.members import load_members, save_members, seed_folders
 from matpretrain.predict import combine, main, member_predictions, predict_file
+from matpretrain.recipe import Recipe
 from matpretrain.sources import read_embedded
 from matpretrain.splits import outer_folds
-from matpretrain.training import Recipe
 from matpretrain.weights import save_encoder
 
 VECTORS = np.nan_to_num(matscholar_vectors())

@@ -18,8 +18,8 @@ from matpretrain.data import log10_targets, one_per_composition
 from matpretrain.files import read_csv
 from matpretrain.members import load_members, save_members
 from matpretrain.predict import predict_file
+from matpretrain.recipe import Recipe
 from matpretrain.splits import outer_folds
-from matpretrain.training import Recipe
 
 FAULTS = "Datasets with structures"
 SALT = Structure(Lattice.cubic(4.2), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])

@@ -77,7 +77,7 @@ def test_networks_split_the_drawn_rows_into_training_and_validation(monkeypatch)
     import finetune
 
     from matpretrain.composition import matscholar_vectors, parse_formulas
-    from matpretrain.training import Recipe
+    from matpretrain.recipe import Recipe
 
     table = table_of(100)
     seen = []

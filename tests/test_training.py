@@ -6,7 +6,8 @@ import torch
 from small_problem import RECIPE, Line, recipe
 
 from matpretrain import objectives, training
-from matpretrain.training import fit, multiplies_bfloat16, predict
+from matpretrain.recipe import multiplies_bfloat16
+from matpretrain.training import fit, predict
 
 
 def run(problem, recipe, seed=0, evaluate=None):
@@ -149,36 +150,36 @@ def rounding():
     return ((a @ b - exact).abs().max() / exact.abs().max() / torch.finfo(torch.float32).eps).item()
 
 
-def test_products_round_only_where_asked_for(problem):
-    found = {"float32": [], "bfloat16": []}
-    for precision, errors in found.items():
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_products_round_only_where_asked_for(problem, precision):
+    errors = {"forward": [], "backward": [], "evaluation": []}
 
-        class Watched(torch.autograd.Function):
-            @staticmethod
-            def forward(ctx, x, errors=errors):
-                errors.append(rounding())
-                return x.clone()
+    def note(when):
+        errors[when].append(rounding())
 
-            @staticmethod
-            def backward(ctx, gradient, errors=errors):
-                errors.append(rounding())
-                return gradient
+    def loss(m, rows):
+        output = m(problem[0][rows])
+        output.register_hook(lambda gradient: note("backward"))
+        note("forward")
+        return output.abs().mean()
 
-        def loss(m, rows, watched=Watched):
-            return watched.apply(m(problem[0][rows])).abs().mean()
+    def evaluate(m):
+        note("evaluation")
+        return {"mae": 0.0}
 
-        own = recipe(precision=precision, epochs=1)
-        fit(Line(), loss, torch.arange(16), lambda m, errors=errors: errors.append(rounding()) or {"mae": 0.0}, own, seed=0)
-    assert len(found["float32"]) == len(found["bfloat16"]) >= 3
-    assert max(found["float32"]) < 100 > rounding()
-    if multiplies_bfloat16("cpu"):
-        assert min(found["bfloat16"]) > 1000
-    assert torch.backends.mkldnn.matmul.fp32_precision == "none"
+    fit(Line(), loss, torch.arange(16), evaluate, recipe(precision=precision, epochs=1), seed=0)
+    assert all(errors.values())
+    found = [error for when in errors.values() for error in when]
+    if precision == "float32":
+        assert max(found) < 100
+    elif multiplies_bfloat16("cpu"):
+        assert min(found) > 1000
+    assert rounding() < 100 and torch.backends.mkldnn.matmul.fp32_precision == "none"
 
 
 @pytest.mark.parametrize("native", [True, False])
 def test_auto_precision_follows_the_hardware(native, monkeypatch):
-    monkeypatch.setattr(training, "multiplies_bfloat16", lambda kind: native)
+    monkeypatch.setattr("matpretrain.recipe.multiplies_bfloat16", lambda kind: native)
     with recipe(precision="auto").autocast("cpu"):
         assert torch.backends.mkldnn.matmul.fp32_precision == ("bf16" if native else "ieee")
     assert recipe(precision="auto").rounds("cuda:0") is native

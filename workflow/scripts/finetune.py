@@ -21,11 +21,12 @@ from matpretrain.members import fold_weights, keep, save_members
 from matpretrain.objectives import SUPERVISED
 from matpretrain.processes import Stopped, side_by_side
 from matpretrain.provenance import stacks
+from matpretrain.recipe import Recipe
 from matpretrain.spectra import COMPRESS, RESTORE, one_below_another, smoother
 from matpretrain.splits import fold_numbers, inner_split
 from matpretrain.states import check_history, kept_state, load_state, save_state
 from matpretrain.subsets import outer_split
-from matpretrain.training import Diverged, Recipe, fit_cohort, predict
+from matpretrain.training import Diverged, fit_cohort, predict
 from matpretrain.weights import load_weights
 
 PROGRESS = 10  # progress lines per fold

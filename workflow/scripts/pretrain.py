@@ -13,9 +13,10 @@ from matpretrain.files import copy_file, sha256, write_csv
 from matpretrain.jobs import job
 from matpretrain.objectives import Pretext
 from matpretrain.provenance import environment
+from matpretrain.recipe import Recipe
 from matpretrain.splits import hold_out
 from matpretrain.states import kept_state
-from matpretrain.training import Recipe, fit
+from matpretrain.training import fit
 from matpretrain.weights import save_encoder, save_weights
 
 SCALES = ("none", "minmax")

@@ -90,7 +90,7 @@ class Packed(NamedTuple):
     offset: torch.Tensor
 
     def attend(self, *arrays):
-        """`attend` for h [M, W]."""
+        """`attend`, given all its arguments but the offset, the last."""
         return attend(*arrays, self.offset)
 
 
@@ -104,7 +104,7 @@ class Padded(NamedTuple):
     present: torch.Tensor
 
     def attend(self, *arrays):
-        """`attend_padded` for h [B, n, W]."""
+        """`attend_padded`, given all its arguments but the last: h is [B, n, W], log_prior [B, n, H]."""
         return attend_padded(*arrays, self.present)
 
 

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from matpretrain.composition import N_ELEMENTS, Compositions
 from matpretrain.files import DataError
 from matpretrain.provenance import write_json
-from matpretrain.training import Recipe
+from matpretrain.recipe import Recipe
 from matpretrain.weights import save_weights
 
 WEIGHTS, RECORD = "weights.safetensors", "model.json"

@@ -67,7 +67,7 @@ class Views:
 
 
 def standardised(z, epsilon=1e-5):
-    """Columns of z [B, d] brought to zero mean and unit (population) variance."""
+    """z [n, d] with its columns brought to zero mean and unit (population) variance; epsilon is added to their variance."""
     z = z - z.mean(0)
     return z * torch.rsqrt(z.square().mean(0) + epsilon)
 
@@ -75,20 +75,22 @@ def standardised(z, epsilon=1e-5):
 def barlow_twins(a, b, off_diagonal):
     """sum_i (1 - C_ii)^2 + off_diagonal * sum_{i != j} C_ij^2 (Zbontar et al. 2021, eq. 1; Huang et al. 2024, eq. 5).
 
-    C = A^T B / B is the cross-correlation over the batch between columns of the standardised projections, as in Zbontar et al.
-    and in the released code of Huang et al. Eq. 4 of the latter is misprinted: it omits the centring and squares the sum
+    C = X^T Y / n is the cross-correlation over the n rows of the batch, X and Y the standardised projections, as in Zbontar et
+    al. and in the released code of Huang et al. Eq. 4 of the latter is misprinted: it omits the centring and squares the sum
     where it means the sum of squares.
 
-    C [d, d] is never formed: the sum of its squares is that of the products of A A^T and B B^T [B, B], element by element.
+    C [d, d] is never formed: the sum of its squares is the sum over (X X^T)_ij (Y Y^T)_ij / n^2, products of [n, n].
 
     Args:
-        a, b: [B, d] projections of the two views.
+        a, b: [n, d] projections of the two views.
         off_diagonal: lambda.
+
+    Returns:
+        Scalar tensor.
     """
-    a, b = standardised(a), standardised(b)
-    n = len(a)
-    diagonal = (a * b).sum(0) / n
-    squares = ((a @ a.T) * (b @ b.T)).sum() / n**2
+    x, y, n = standardised(a), standardised(b), len(a)
+    diagonal = (x * y).sum(0) / n
+    squares = ((x @ x.T) * (y @ y.T)).sum() / n**2
     return (1 - diagonal).square().sum() + off_diagonal * (squares - diagonal.square().sum())
 
 

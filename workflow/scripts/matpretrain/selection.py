@@ -9,7 +9,7 @@ class Selection:
     """Histories of the members of a cohort, and their weights set aside: those of the best epoch, or with which one stopped early.
 
     Args:
-        recipe: training.Recipe; `select` and `patience` of it.
+        recipe: recipe.Recipe; `select` and `patience` of it.
         size: members.
 
     Attributes:

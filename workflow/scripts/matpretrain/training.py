@@ -1,11 +1,9 @@
 """One training loop for every model."""
 
-import contextlib
 import copy
 import math
 import time
 import warnings
-from dataclasses import dataclass
 
 import torch
 
@@ -17,7 +15,6 @@ from matpretrain.states import interval, load_state, save_state
 
 # Rows at a time without gradients, unless the inputs say otherwise; more only take memory on a CPU.
 CHUNK = {"cpu": 512, "cuda": 2048}
-MATMUL = torch.backends.mkldnn.matmul
 
 
 class Diverged(FloatingPointError):
@@ -30,82 +27,6 @@ class Diverged(FloatingPointError):
     def __init__(self, message, member=0):
         super().__init__(message)
         self.member = member
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a model is trained: one recipe for every model and dataset of a benchmark.
-
-    The values live in config/config.yaml, the keys are explained in config/README.md.
-    """
-
-    epochs: int
-    batch_size: int
-    min_steps: int
-    learning_rate: float
-    weight_decay: float
-    schedule: str
-    warmup: float
-    clip: float
-    average: float
-    select: str
-    patience: int
-    precision: str
-
-    def batch_for(self, n_rows):
-        """Rows per step: batch_size, halved until an epoch over n_rows takes at least min_steps steps."""
-        size = self.batch_size
-        while size > 1 and math.ceil(n_rows / size) < self.min_steps:
-            size //= 2
-        return size
-
-    def batches_for(self, trains):
-        """Rows per step and steps per epoch of one or several sets of rows [n]; ValueError where they differ in either."""
-        counts = {(size, math.ceil(len(rows) / size)) for rows in trains for size in [self.batch_for(len(rows))]}
-        if len(counts) > 1:
-            raise ValueError(f"rows per step and steps per epoch differ within a cohort: {sorted(counts)}")
-        return counts.pop()
-
-    def learning_rate_at(self, step, n_steps):
-        """Learning rate of optimiser step `step` (from 0) of `n_steps`: linear warm-up, then constant or half a cosine."""
-        warmup = self.warmup * n_steps
-        if step < warmup:
-            return self.learning_rate * (step + 1) / (warmup + 1)
-        if self.schedule == "constant":
-            return self.learning_rate
-        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (n_steps - warmup)))
-
-    def rounds(self, device):
-        """Whether matrix products on a device round what they multiply to bfloat16."""
-        kind = torch.device(device).type
-        return self.precision == "bfloat16" or (self.precision == "auto" and multiplies_bfloat16(kind))
-
-    @contextlib.contextmanager
-    def products(self, device):
-        """Context in which matrix products on a CPU, forward and backward, run in the recipe's precision.
-
-        oneDNN rounds their factors on the way into the processor's matrix units (AMX); sums, results and all else stay float32.
-        """
-        before = MATMUL.fp32_precision
-        if torch.device(device).type == "cpu":
-            MATMUL.fp32_precision = "bf16" if self.rounds(device) else "ieee"
-        try:
-            yield
-        finally:
-            MATMUL.fp32_precision = before
-
-    def autocast(self, device):
-        """Context of a forward pass in the recipe's precision: on a CPU `products`, on a GPU torch's autocast."""
-        if torch.device(device).type == "cpu":
-            return self.products(device)
-        return torch.autocast("cuda", torch.bfloat16, enabled=self.rounds(device))
-
-
-def multiplies_bfloat16(kind):
-    """Whether a kind of device ("cpu", "cuda") has matrix units for bfloat16."""
-    if kind == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu._is_amx_tile_supported()
 
 
 def fit(
