@@ -1,6 +1,7 @@
 """The signals that end a job, and processes that work side by side."""
 
 import ctypes
+import gc
 import multiprocessing
 import os
 import signal
@@ -95,6 +96,7 @@ def side_by_side(work, items, workers):
         Whatever work(item) raised first. Stopped, with the places of all. DataError: a process was killed.
     """
     waiting, running = list(items), {}
+    gc.freeze()  # a collection in a process would write to, and so copy, every page of inherited objects
     try:
         while waiting or running:
             while waiting and len(running) < workers:
@@ -114,6 +116,8 @@ def side_by_side(work, items, workers):
             stops = [first, *(error for error in others if isinstance(error, Stopped))]
             raise Stopped(first.reason, [place for stop in stops for place in stop.places]) from None
         raise
+    finally:
+        gc.unfreeze()
 
 
 def _fork(work, item):
