@@ -143,8 +143,9 @@ if numba is not None:
     _options = {"cache": True, "fastmath": {"reassoc", "contract", "nsz", "arcp"}, "error_model": "numpy", "nogil": True}
 
     @numba.njit(**_options)
-    def _forward(begin, end, share, pooled, offset, pairs, u, v, gate, prior, message, total, coefficient):
-        """Compositions begin:end of the batch; writes message, total and coefficient [pairs, H]. Where pooled, u has one row."""
+    def _forward(begin, end, share, pooled, offset, pairs, u, v, bias, gate, prior, message, total, coefficient):
+        """Compositions begin:end of the batch; writes message, total and coefficient [pairs, H], and adds the bias [H, 2, K] to
+        u, here, where it is in the cache. Where pooled, u is the bias, one row."""
         real = v.dtype.type
         slope, epsilon = real(SLOPE), real(EPSILON)
         n_heads, width = gate.shape
@@ -154,6 +155,10 @@ if numba is not None:
             for i in range(b, b + 1) if pooled else range(first, last):
                 r = 0 if pooled else i
                 for m in range(n_heads):
+                    if not pooled:
+                        for part in range(2):
+                            for k in range(width):
+                                u[r, m, part, k] += bias[m, part, k]
                     top = real(-np.inf)
                     for j in range(first, last):
                         e = real(0)
@@ -167,7 +172,7 @@ if numba is not None:
                         t = np.exp(coefficient[pair + j - first, m] - top + prior[j, m])
                         coefficient[pair + j - first, m] = t
                         norm += t
-                    inverse = 1 / (norm + epsilon)
+                    inverse = real(1) / (norm + epsilon)  # 1 / float32 would be float64, and all that follows
                     total[i, m] = norm * inverse
                     for k in range(width):
                         message[i, m, k] = 0
@@ -186,7 +191,7 @@ if numba is not None:
         """Compositions begin:end of the batch; writes du (where pooled, adds to du[share]) and dv, adds to d_gate[share] and
         d_prior."""
         real = v.dtype.type
-        slope, one = real(SLOPE), real(1)
+        slope = real(SLOPE)
         n_heads, width = gate.shape
         d_coefficient = np.empty(np.max(np.diff(offset)), v.dtype)
         for b in range(begin, end):
@@ -205,8 +210,9 @@ if numba is not None:
                         for k in range(width):
                             x = u[r, m, 1, k] + v[j, m, 1, k]
                             g = d_message[i, m, k]
-                            da += g * max(x, slope * x)
-                            g *= a * (one if x > 0 else slope)
+                            g = g if x > 0 else slope * g
+                            da += g * x
+                            g *= a
                             du[s, m, 1, k] += g
                             dv[j, m, 1, k] += g
                         d_coefficient[j - first] = da
@@ -214,9 +220,10 @@ if numba is not None:
                     for j in range(first, last):
                         de = coefficient[pair + j - first, m] * (d_coefficient[j - first] - mean)
                         d_prior[j, m] += de
+                        sloped = slope * de
                         for k in range(width):
                             x = u[r, m, 0, k] + v[j, m, 0, k]
-                            g = de * (one if x > 0 else slope)
+                            g = de if x > 0 else sloped
                             d_gate[share, m, k] += g * x
                             g *= gate[m, k]
                             du[s, m, 0, k] += g
@@ -232,7 +239,7 @@ class _FusedAttention(torch.autograd.Function):
     def forward(ctx, h, receiver, sender, bias, gate, log_prior, offset):
         pooled, shape = receiver is None, (-1, len(gate), 2, gate.shape[1])
         v = h @ sender.T
-        u = bias[None] if pooled else torch.addmm(bias, h, receiver.T)
+        u = bias[None] if pooled else h @ receiver.T
         offset = offset.numpy()
         count = np.diff(offset)
         pairs = np.zeros(len(offset), np.int64)
@@ -242,8 +249,9 @@ class _FusedAttention(torch.autograd.Function):
         message, total = v.new_empty(n_receivers, *gate.shape), v.new_empty(n_receivers, len(gate))
         message[n_real:], total[n_real:] = 0, 0
         coefficient = v.new_empty(int(pairs[-1]), len(gate))
-        u, v = u.view(shape), v.view(shape)
-        arrays = (t.detach().contiguous().numpy() for t in (u, v, gate, log_prior, message, total, coefficient))
+        u, v, bias = (array.view(shape) for array in (u, v, bias))
+        arrays = (u, v, bias[0], gate, log_prior, message, total, coefficient)
+        arrays = (array.detach().contiguous().numpy() for array in arrays)
         in_shares(_forward, bounds, pooled, offset, pairs, *arrays)
         ctx.layout = bounds, (pooled, offset, pairs)
         ctx.save_for_backward(h, receiver, sender, gate, u, v, coefficient)
