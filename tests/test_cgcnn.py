@@ -63,6 +63,16 @@ def test_the_supervised_network_is_the_encoder_and_a_linear_output_on_any_rows(c
     assert inputs.cost.tolist() == [2, 5, 20, 1, 2] and len(inputs) == 5
 
 
+def test_a_crystal_of_one_atom_can_be_a_step_of_its_own(crystals):
+    torch.manual_seed(0)
+    model = cgcnn.SupervisedCGCNN(np.nan_to_num(FEATURES))
+    inputs = cgcnn.CrystalInputs(crystals)
+    alone = torch.tensor([int(inputs.cost.argmin())])
+    assert inputs.cost[alone].item() == 1
+    model(inputs[alone]).sum().backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
 def test_embeddings_equal_the_naive_edge_list_form(crystals):
     model = random_teacher().double()
     weights = {name: value.numpy() for name, value in model.state_dict().items()}

@@ -71,7 +71,7 @@ def test_released_vectors_are_read_with_their_formulas(tmp_path, fault):
     path = tmp_path / "vectors.npz"
     good = {"id": np.array(["a", "b"]), "composition": np.array(["Zn4O13C24H12", "CuN2"]), "embedding": np.ones((2, 256))}
     np.savez(path, **good)
-    compositions, embedding = group_structures.read_vectors(path, None, "error", print)
+    compositions, embedding = group_structures.read_vectors(path, None, 2, "error", print)
     assert len(compositions) == 2 and embedding.shape == (2, 256) and embedding.dtype == np.float32
     for what, change, word in (
         ("More embeddings than formulas", {"embedding": np.ones((3, 256))}, "must be an array [2, n]"),
@@ -80,14 +80,17 @@ def test_released_vectors_are_read_with_their_formulas(tmp_path, fault):
     ):
         np.savez(path, **{**good, **change})
         with fault(what, word):
-            group_structures.read_vectors(path, None, "error", print)
+            group_structures.read_vectors(path, None, 2, "error", print)
+    np.savez(path, **{name: array[:1] for name, array in good.items()})
+    with fault("Fewer vectors than the registry says", "vectors.npz: 1 rows, the registry says n_samples: 2"):
+        group_structures.read_vectors(path, None, 2, "error", print)
     twice = {"id": np.array(["a", "a"]), "composition": np.array(["Zn", "Rf"]), "embedding": np.array([[1.0], [2.0]])}
     np.savez(path, **twice)
-    compositions, embedding = group_structures.read_vectors(path, None, "drop", print)
+    compositions, embedding = group_structures.read_vectors(path, None, None, "drop", print)
     assert len(compositions) == 1 and embedding.tolist() == [[1.0]]
     path.write_bytes(b"text")
     with fault("A file of embeddings of another format", "not an .npz with arrays"):
-        group_structures.read_vectors(path, None, "error", print)
+        group_structures.read_vectors(path, None, 2, "error", print)
 
 
 def test_the_range_of_targets_is_that_of_the_training_rows():

@@ -183,6 +183,9 @@ def test_fractions_sodium_nitride_and_unknown_elements_are_told(tmp_path, fault)
     assert "4 rows, 4 distinct compositions, 1 dropped" in said[1]
     fault.told("An element without a vector, with unknown_elements: drop", said[0])
     fault.told("Fractions of steels, scientific notation and sodium nitride (NaN) as formulas", said[1])
+    path = csv(tmp_path, "formula,gap\nOg,1\nOgFe,2\n")
+    with fault("Rows that all have an unknown element, with unknown_elements: drop", "mine.csv: none of 2 rows is left"):
+        prepare_dataset("mine", {"target": "gap", "n_folds": 2}, path, "csv", "drop", *outputs, said.append)
 
 
 def test_groups_stay_together_and_too_few_rows_are_refused():
@@ -374,6 +377,12 @@ def test_another_file_in_place_of_matbench_is_refused(tmp_path, fault):
     path.write_bytes(gzip.compress(b"{}"))
     with fault("Another file in place of a download", "not the matminer file", "delete it and run again"):
         sources.read_download("matbench_x", path, "gap")
+    path.write_bytes(gzip.compress(b'{"columns": ["structure", "gap"], "data": []}'))
+    with fault("Another target than a download has", "matbench_x has no column gpa, only structure, gap; correct target"):
+        sources.read_download("matbench_x", path, "gpa")
+    path.write_bytes(gzip.compress(b'{"columns": ["composition", "gap"], "data": []}'))
+    with fault("Structures of a download that has none", "matbench_x has no column structure, only composition, gap"):
+        list(sources.downloaded_structures("matbench_x", path))
 
 
 @pytest.mark.parametrize("task", TASKS)

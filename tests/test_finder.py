@@ -161,7 +161,25 @@ def test_edge_matrices_hold_the_predicted_edges_of_atoms():
     assert np.isnan(found[:, range(5), range(5)]).all() and np.isfinite(found[:, ~np.eye(5, dtype=bool)]).all()
 
 
-def test_steels_are_whole_and_no_two_modes_exist_of_another_name(mirror):
+def test_modes_and_attentions_of_another_name_are_refused():
+    for options in ({"mode": "both"}, {"attention": "some"}):
+        with pytest.raises(ValueError, match="composition, structure and the attentions all, pooling, none"):
+            Finder(vectors(), **options)
+
+
+@pytest.mark.parametrize("attention", ATTENTION)
+def test_bfloat16_stays_close(attention):
+    torch.manual_seed(0)
+    model = Finder(vectors(), 1, attention=attention)
+    batch = GraphInputs(parse_formulas(["SrTiO3", "NaCl", "Si"])[0])[torch.arange(3)]
+    exact = model(batch)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = model(batch)
+    rough.sum().backward()
+    assert (rough - exact).abs().max() < 0.05 * max(1.0, exact.abs().max().item())
+
+
+def test_steels_are_whole(mirror):
     import pandas as pd
 
     table = pd.read_csv(mirror / "tables/matbench_steels.csv.gz", dtype=str, keep_default_na=False)
@@ -170,6 +188,3 @@ def test_steels_are_whole_and_no_two_modes_exist_of_another_name(mirror):
     assert len(inputs) == 312 and torch.bincount(batch.row, batch.atoms).median() > 9000
     with torch.inference_mode():
         assert Finder(vectors(), 1)(batch).isfinite().all()
-    with pytest.raises(ValueError, match="composition, structure"):
-        Finder(vectors(), mode="both")
-    assert list(ATTENTION) == ["all", "pooling", "none"]

@@ -241,7 +241,46 @@ STRUCTURES = [
 ]
 
 
-@pytest.mark.parametrize(("what", "changes", "line"), [*NAMES, *NETWORKS, *STARTS, *STRUCTURES])
+TABLE = {"target": "gap", "unit": "eV"}
+SOURCES = [
+    (
+        "Embedded spectra without energies",
+        {"datasets": {"mine": TABLE | {"embedded": "matminer_optical_constants"}}},
+        "datasets.mine: matminer_optical_constants holds spectra; give it energies: [first, last, step]",
+    ),
+    (
+        "Structures of an embedded dataset that has none",
+        {"datasets": {"mine": TABLE | {"embedded": "pymatgen_exp_formation_energy", "structures": True}}},
+        "datasets.mine.structures: pymatgen_exp_formation_energy holds none; remove it, or name aflow_prototypes",
+    ),
+    (
+        "A path of structures for a download",
+        {"datasets": {"mine": TABLE | {"matminer": "jarvis_dft_2d", "structures": "cifs"}}},
+        "datasets.mine.structures: a path goes with csv: PATH; write structures: true",
+    ),
+    (
+        "Rows of a CSV that may have no structure",
+        {
+            "datasets": {
+                "mine": TABLE | {"csv": str(PROJECT / "README.md"), "structures": str(PROJECT), "missing_structures": "drop"}
+            }
+        },
+        "datasets.mine.missing_structures: rows of a CSV have the structures of their ids, all of them; remove it",
+    ),
+    (
+        "A number of samples of structures",
+        {"corpora": {"aflow_prototypes": {"n_samples": 288}}},
+        "corpora.aflow_prototypes.n_samples: nothing is counted in a corpus of kind structures; remove it",
+    ),
+    (
+        "A name that YAML reads as a number",
+        {"datasets": {123: TABLE | {"embedded": "pymatgen_exp_formation_energy"}}},
+        "datasets: 123 is not of type 'string'",
+    ),
+]
+
+
+@pytest.mark.parametrize(("what", "changes", "line"), [*NAMES, *NETWORKS, *STARTS, *STRUCTURES, *SOURCES])
 def test_entries_that_do_not_fit_are_refused(fault, what, changes, line, shipped):
     with fault(what, f"config key {line}"):
         check(overlaid(shipped, changes), PROJECT)

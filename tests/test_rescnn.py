@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from small_problem import recipe
 from torch.nn import functional as F
 
 from matpretrain.composition import element_fractions, parse_formulas
+from matpretrain.members import keep, load_members, save_members
 from matpretrain.rescnn import FractionInputs, ResCNN
 
 # Both ends of the axis, neighbours, elements whose reaches touch or overlap, one that leaves no place beyond reach
@@ -60,6 +62,15 @@ def test_the_places_within_reach_are_few():
     assert batch.row.bincount().tolist() == [27, 6]
     assert batch.fraction.sum().item() == pytest.approx(2)
     assert batch.beyond.tolist() == [[True] * 3 + [False] + [True] * 5, [False] * 4 + [True] * 5]
+
+
+def test_members_without_element_vectors_know_the_elements_of_tables(tmp_path):
+    compositions, _ = parse_formulas(["NaCl", "Fe"])
+    record = {"encoder": "rescnn", "n_outputs": 1, "loss": "l1", "recipe": vars(recipe())}
+    record |= {"dataset": "mine", "unit": "eV", "seed": 0}
+    save_members([keep(ResCNN(1), 0, 0.0, 1.0)], {}, compositions, record, tmp_path)
+    known = load_members([tmp_path]).known
+    assert known[[1, 84, 103]].all() and not known[104:].any()
 
 
 def test_bfloat16_stays_close():

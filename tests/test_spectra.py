@@ -127,6 +127,10 @@ def test_bad_tables_of_spectra_are_refused(tmp_path, fault):
     ):
         with fault(what, "my.csv", *words):
             spectra_of(rows.assign(**change), GRID, "my.csv")
+    with fault("Two energies above the hull of one material", "my.csv", "id a has 2 values of energy_above_hull; give one"):
+        spectra_of(rows.assign(energy_above_hull=[0.0, 0.5]), GRID, "my.csv")
+    for given in ([np.nan, 0.5], [0.5, np.nan], [0.5, 0.5]):
+        assert spectra_of(rows.assign(energy_above_hull=given), GRID, "my.csv")[0]["energy_above_hull"].tolist() == [0.5]
     again = pd.concat([rows, rows.assign(eps_im=[0.1004, 0.2])])
     assert spectra_of(again, GRID, "my.csv")[1].tolist()[0][5] == 1 + 0.1j, "the first of two values that agree"
     path = tmp_path / "my.csv"

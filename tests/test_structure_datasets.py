@@ -162,7 +162,9 @@ def test_elements_that_the_network_lacks_are_named(tmp_path, fault):
     path = tmp_path / "mine.csv"
     path.write_text("id,formula,gap\na,NaCl,1\nb,PoO2,2\nc,Fe,3\nd,FeO,4\ne,KCl,5\n")
     assert len(prepare(tmp_path, {"csv": "mine.csv", "target": "gap"}, path)) == 5
-    with fault("A row with an element that networks of structures do not know", "line 3 (id b): no element vector for Po"):
+    with fault(
+        "A row with an element that networks of structures do not know", "line 3 (id b): networks of structures know no Po"
+    ):
         prepare(tmp_path, {"csv": "mine.csv", "target": "gap", "structures": "cifs"}, path)
 
 

@@ -48,6 +48,11 @@ def test_more_rows_than_a_fold_has_are_refused_in_one_line(fault):
             outer_split(folds, 0, size)
 
 
+def test_a_training_part_of_one_row_is_refused(fault):
+    with fault("Two rows in two folds", "fold 0 has 1 training rows, a training needs at least 2; add rows"):
+        outer_split(np.array([0, 1]), 0)
+
+
 def test_shares_are_of_all_rows_and_splits_have_disjoint_test_parts():
     folds = outer_folds(636, 3, test_fraction=0.3)
     assert fold_numbers(folds) == [0, 1, 2] and np.unique(folds, return_counts=True)[1].tolist() == [66, 190, 190, 190]

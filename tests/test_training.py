@@ -47,6 +47,20 @@ def test_same_seed_gives_the_same_bits_and_another_seed_does_not(problem):
     assert drop(first) == drop(again) != drop(other)
 
 
+def test_averaged_weights_have_the_statistics_of_the_network(problem):
+    x, y = problem
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.BatchNorm1d(8), torch.nn.Linear(8, 1))
+    settings = recipe(epochs=50, average=0.2)
+
+    def mae(model):
+        return {"mae": float(np.abs(predict(model, x, torch.arange(64, 96), settings)[:, 0] - y[64:].numpy()).mean())}
+
+    history = fit(model, lambda m, rows: objectives.l1(m(x[rows]), y[rows, None]), torch.arange(64), mae, settings, seed=0)
+    assert model[1].num_batches_tracked == 50 * 4 and mae(model)["mae"] == history[-1]["mae"]
+    assert history[-1]["mae"] < 0.5 * history[0]["mae"]
+
+
 def test_weights_of_the_best_validation_epoch_are_kept(problem):
     scores = iter([3.0, 1.0, 2.0, 0.5, 4.0])
     kept = []

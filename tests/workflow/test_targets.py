@@ -87,12 +87,14 @@ def test_an_encoder_of_crystals_is_pretrained_by_the_same_rule(checkout):
 def test_subsets_of_a_csv_give_tables_and_a_figure(checkout):
     write_csv_of_60(checkout.folder)
     study = {"datasets": ["mine"], "sizes": [20, "60%"], "models": ["dummy", "rf-onehot"], "reference": "dummy"}
+    studies = {"own": study, "alone": study | {"models": ["dummy"]}}
     arguments = write_config(
-        checkout.folder, benchmark={"datasets": ["mine"], "models": ["dummy", "rf-onehot"]}, subsets={"own": study}
+        checkout.folder, benchmark={"datasets": ["mine"], "models": ["dummy", "rf-onehot"]}, subsets=studies
     )
     tables = [f"results/tables/own_{name}.csv" for name in ("subsets", "wins", "scores")]
-    done = checkout.snakemake(*arguments, "--", *tables, "results/figures/subsets/own.png")
+    done = checkout.snakemake(*arguments, "--", *tables, "results/figures/subsets/own.png", "results/tables/alone_wins.csv")
     assert done.returncode == 0, done.text
+    assert read_csv(checkout.folder / "results/tables/alone_wins.csv").empty  # nothing to compare with
     errors, wins, scores = (read_csv(checkout.folder / path, dtype={"size": str}) for path in tables)
     dummy = errors[errors["model"] == "dummy"]
     assert dummy["size"].tolist() == ["20", "60%", "full"] and dummy["train_rows"].tolist() == [20, 36, 48]
@@ -149,6 +151,9 @@ def test_excluded_models_are_left_out(checkout):
     planned = checkout.planned(*write_config(checkout.folder, benchmark=benchmark))
     assert planned.count("fit_baseline") == 2
     assert not {"featurize_magpie", "finetune", "plot_learning_curves"} & set(planned)
+    benchmark = {"datasets": ["mine"], "models": ["rf-untrained"], "probes": []}
+    planned = checkout.planned(*write_config(checkout.folder, benchmark=benchmark))
+    assert planned.count("tabulate_huang2024") == 1 and "plot_mae" not in planned  # table 3 alone
 
 
 def test_matbench_tasks_from_a_mirror_are_recorded_for_the_leaderboard(mirror, checkout):

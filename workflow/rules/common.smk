@@ -46,15 +46,20 @@ def pretraining_of(model):
 
 
 def scratch_of(model):
-    """The network of the benchmark with the same encoder and no pretraining; None without one."""
-    encoder = config["models"][model]["encoder"]
-    same = [
-        m
-        for m in TRAINED
-        if config["models"][m]["encoder"] == encoder
-        and arguments_of(m) == arguments_of(model)
-    ]
+    """The network of the benchmark with the same encoder and element vectors and no pretraining; None without one."""
+
+    def made_of(m):
+        entry = config["models"][m]
+        return entry["encoder"], arguments_of(m), elements_of(entry)
+
+    same = [m for m in TRAINED if made_of(m) == made_of(model)]
     return next((m for m in same if not pretraining_of(m)), None)
+
+
+def elements_of(entry):
+    """Element vectors of a pretraining strategy or of a network; a network has those of its encoder."""
+    start = config["pretraining"].get(entry.get("pretraining"), {})
+    return entry.get("elements", start.get("elements", "matscholar"))
 
 
 def arguments_of(model):
@@ -81,10 +86,6 @@ def resolution_of(dataset):
 
 PRETRAINED = [m for m in TRAINED if pretraining_of(m)]
 FROZEN = [m for m in MODELS if m in BASELINES and pretraining_of(m)]
-# Tables of Huang et al.: 2 for networks and baselines, 3 for forests on frozen encoders.
-TABLES = {"2": [m for m in MODELS if m not in FROZEN]}
-if FROZEN:
-    TABLES["3"] = FROZEN + [m for m in ("rf-onehot", "dummy") if m in MODELS]
 # Linear probes follow the encoders of these strategies on these datasets.
 STRATEGIES = list(dict.fromkeys(pretraining_of(m) for m in PRETRAINED + FROZEN))
 STRATEGIES = [s for s in STRATEGIES if config["pretraining"][s]["tasks"]]
@@ -150,12 +151,6 @@ def unknown_elements(table):
 def strategy(wildcards):
     """Registry entry of a pretraining strategy."""
     return config["pretraining"][wildcards.pretraining]
-
-
-def elements_of(entry):
-    """Element vectors of a pretraining strategy or of a network; a network has those of its encoder."""
-    start = config["pretraining"].get(entry.get("pretraining"), {})
-    return entry.get("elements", start.get("elements", "matscholar"))
 
 
 def element_file(entry):
@@ -283,6 +278,13 @@ def runs(models=MODELS):
 def run_files(pattern, models=MODELS):
     """The file `pattern`, with {dataset} and {model}, of every run of the benchmark."""
     return [pattern.format(dataset=d, model=m) for d, m in runs(models)]
+
+
+# Tables of Huang et al.: 2 for networks and baselines, 3 for forests on frozen encoders.
+WHOLE = [m for m in MODELS if m not in FROZEN]
+TABLES = {"2": WHOLE} if runs(WHOLE) else {}
+if runs(FROZEN):
+    TABLES["3"] = FROZEN + [m for m in ("rf-onehot", "dummy") if m in MODELS]
 
 
 def matbench_tasks(model):

@@ -83,7 +83,7 @@ rule plot_cumulative:
     input:
         lambda w: [
             f"results/finetune/{d}/{m}/predictions.csv"
-            for d, m in runs(TABLES["2"])
+            for d, m in runs(WHOLE)
             if d == w.dataset
         ],
     output:
@@ -108,8 +108,8 @@ rule plot_cumulative:
 
 rule plot_edges:
     input:
-        lambda w: seed_files("weights.safetensors", w.dataset, w.model),
-        lambda w: seed_files("model.json", w.dataset, w.model),
+        weights=lambda w: seed_files("weights.safetensors", w.dataset, w.model),
+        records=lambda w: seed_files("model.json", w.dataset, w.model),
     output:
         report(
             "results/figures/edges/{dataset}/{model}.png",
@@ -124,7 +124,6 @@ rule plot_edges:
     conda:
         "../../envs/predict.yaml"
     params:
-        folder=lambda w: f"results/finetune/{w.dataset}/{w.model}",
         title=lambda w: f"{label(w.model)}, {label(w.dataset)}",
         code=fingerprint("plot_edges"),
     script:
@@ -133,14 +132,14 @@ rule plot_edges:
 
 rule figures:
     input:
-        rules.plot_mae.output,
+        rules.plot_mae.output if "2" in TABLES else [],
         sorted(set(run_files("results/figures/learning_curves/{dataset}.png", TRAINED))),
-        sorted(set(run_files("results/figures/cumulative/{dataset}.png"))),
+        sorted(set(run_files("results/figures/cumulative/{dataset}.png", WHOLE))),
         run_files(
             "results/figures/edges/{dataset}/{model}.png",
             [m for m in TRAINED if m in EDGES_PREDICTED],
         ),
         run_files(
             "results/figures/parity/{dataset}/{model}.png",
-            [m for m in TABLES["2"] if m != "dummy"],
+            [m for m in WHOLE if m != "dummy"],
         ),

@@ -31,7 +31,7 @@ rule snapshot_reproduction:
     params:
         datasets=DATASETS,
         sources={d: source_kind(d) for d in DATASETS},
-        recipe=config["recipe"],
+        recipes={m: recipe_of(None, m) for m in TRAINED},
     script:
         "../scripts/snapshot_reproduction.py"
 

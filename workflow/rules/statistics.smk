@@ -133,6 +133,7 @@ rule tabulate_tests:
 rule probe_encoder:
     input:
         record="results/pretrain/{pretraining}/encoder.json",
+        weights="results/pretrain/{pretraining}/encoder.safetensors",
         epochs="results/pretrain/{pretraining}/epochs",
         table="results/data/{dataset}/table.csv",
         compositions="results/data/{dataset}/compositions.npz",

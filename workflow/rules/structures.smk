@@ -96,6 +96,7 @@ rule group_structures:
         runtime=grown(60),
     params:
         sha256=lambda w: corpus_hash(w.corpus),
+        n_samples=lambda w: corpus_keys(w.corpus).get("n_samples"),
         unknown_elements=lambda w: unknown_elements(w.corpus),
         code=fingerprint("group_structures"),
     script:

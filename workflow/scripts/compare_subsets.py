@@ -6,11 +6,11 @@ import pandas as pd
 
 from matpretrain.files import read_csv, write_csv
 from matpretrain.jobs import job
-from matpretrain.statistics import compare_nested
+from matpretrain.statistics import NESTED, compare_nested
 
 if __name__ == "__main__":
     with job(snakemake):
         scores = read_csv(snakemake.input[0], dtype={"size": str})
         models = list(dict.fromkeys(scores["model"]))
         tables = [compare_nested(scores, b, a) for a, b in itertools.combinations(models, 2)]
-        write_csv(pd.concat(tables), snakemake.output[0])
+        write_csv(pd.concat(tables) if tables else pd.DataFrame(columns=NESTED), snakemake.output[0])

@@ -150,8 +150,6 @@ def train_folds(folds, training, say, state=None):
         For each of them its prediction rows and history as data frames, and what is kept of the network.
     """
     recipe, seed, device = training.recipe, training.seed, training.device
-    if device == "cpu":
-        torch.set_num_threads(1)  # cohorts run side by side, one thread each
     target = training.target
     splits = [training.split(fold) for fold in folds]
     mean = [np.nanmean(target[train]) for train, _, _ in splits]
@@ -252,9 +250,11 @@ def finetune(training, threads, say, state):
         finish_folds(cohort, training, say, state)
 
     if workers == 1:
+        if training.device == "cpu":
+            torch.set_num_threads(threads)
         for cohort in left:
             work(cohort)
-    elif left:
+    elif left:  # side by side, one thread each
         load_once(training)
         side_by_side(work, left, workers)
     finished = [read_fold(fold, training, result_file(state, fold)) for fold in folds]

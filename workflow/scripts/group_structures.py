@@ -8,13 +8,21 @@ import numpy as np
 import pandas as pd
 
 from matpretrain.composition import Compositions, distinct_numbers, take
-from matpretrain.data import encode_known
+from matpretrain.data import check_count, encode_known
 from matpretrain.files import DataError, atomic_path, check_hash, write_csv
 from matpretrain.jobs import job
 
 
-def read_vectors(path, expected_hash, unknown_elements, say):
-    """Compositions and embeddings [rows, n] of an .npz with arrays id, composition (formula) and embedding."""
+def read_vectors(path, expected_hash, expected, unknown_elements, say):
+    """Compositions and embeddings [rows, n] of an .npz with arrays id, composition (formula) and embedding.
+
+    Args:
+        expected_hash: SHA-256 of the file, or None.
+        expected: number of rows, or None.
+
+    Raises:
+        DataError: not such a file, other rows than expected, or numbers that are not finite.
+    """
     if expected_hash:
         check_hash(path, expected_hash)
     try:
@@ -24,6 +32,7 @@ def read_vectors(path, expected_hash, unknown_elements, say):
             embedding = arrays["embedding"].astype(np.float32)
     except (OSError, EOFError, KeyError, ValueError):
         raise DataError(f"{path}: not an .npz with arrays id, composition and embedding; correct or replace it") from None
+    check_count(table, path, expected)
     if embedding.ndim != 2 or len(embedding) != len(table):
         raise DataError(f"{path}: embedding must be an array [{len(table)}, n], it is {embedding.shape}; replace the file")
     bad = np.flatnonzero(~np.isfinite(embedding).all(1))
@@ -56,7 +65,7 @@ if __name__ == "__main__":
     with job(snakemake) as say:
         p, files, out = snakemake.params, snakemake.input, snakemake.output
         if files.get("vectors"):
-            compositions, embedding = read_vectors(files.vectors, p.sha256, p.unknown_elements, say)
+            compositions, embedding = read_vectors(files.vectors, p.sha256, p.n_samples, p.unknown_elements, say)
         else:
             with np.load(files.embeddings) as arrays:
                 embedding = arrays["embedding"]

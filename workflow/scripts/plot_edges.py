@@ -1,5 +1,7 @@
 """Edges that Finder predicts between the atoms of four perovskites, layer by layer (Ihalage and Hao 2022, Figure 4)."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
 
@@ -7,7 +9,7 @@ from matpretrain import plots, plots_finder
 from matpretrain.composition import parse_formulas
 from matpretrain.finder_graphs import GraphInputs
 from matpretrain.jobs import job
-from matpretrain.members import load_members, seed_folders
+from matpretrain.members import load_members
 
 FORMULAS = ("SrTiO3", "BaTiO3", "KNbO3", "CsPbI3")
 
@@ -37,7 +39,7 @@ if __name__ == "__main__":
     with job(snakemake):
         from pymatgen.core import Element
 
-        ensemble = load_members(seed_folders(snakemake.params.folder))
+        ensemble = load_members([Path(path).parent for path in snakemake.input.records])
         inputs = GraphInputs(parse_formulas(FORMULAS)[0])
         drawn = {}
         for b, formula in enumerate(FORMULAS):

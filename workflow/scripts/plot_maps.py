@@ -30,4 +30,4 @@ if __name__ == "__main__":
         plots.style()
         of = f" of {len(table):,}" if len(rows) < len(table) else ""
         title = f"{p.title}, n = {len(rows):,}{of}"
-        plots.save(plots.maps(columns, target, f"{p.quantity} ({p.unit})", title), snakemake.output[0])
+        plots.save(plots.maps(columns, target, plots.with_unit(p.quantity, p.unit), title), snakemake.output[0])

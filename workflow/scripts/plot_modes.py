@@ -32,7 +32,7 @@ if __name__ == "__main__":
         plots.style()
         figure = plots_finder.modes(
             {label: pd.concat(parts) for label, parts in histories.items()}, maps, target, correlations,
-            f"{p.quantity} ({p.unit})", p.unit, f"{p.title} (maps: {len(rows):,} of {len(ids):,} test rows of one fold)",
+            plots.with_unit(p.quantity, p.unit), p.unit, f"{p.title} (maps: {len(rows):,} of {len(ids):,} test rows of one fold)",
         )  # fmt: skip
         plots.save(figure, snakemake.output.figure)
         write_csv(correlations.assign(model_a=p.models[0], model_b=p.models[1]), snakemake.output.correlations)

@@ -17,10 +17,11 @@ from matpretrain.data import (
     with_folds,
     with_structure,
 )
-from matpretrain.files import atomic_path, check_hash, write_csv
+from matpretrain.files import DataError, atomic_path, check_hash, write_csv
 from matpretrain.graphs import KNOWN
 from matpretrain.jobs import job
 from matpretrain.sources import read_download, read_embedded, registered
+from matpretrain.splits import NEVER_TESTED
 
 NAMED = 20  # dropped rows whose ids are printed
 
@@ -75,8 +76,12 @@ def prepare_dataset(name, entry, path, kind, unknown_elements, table_path, compo
         rows = one_per_composition(number, table["target"].to_numpy(), keep)
         table, compositions, number = table.iloc[rows].reset_index(drop=True), take(compositions, rows), number[rows]
         say(f"one row per composition, that of the {keep} target")
+    if not len(table):
+        raise DataError(f"{where}: none of {n_read} rows is left; see the rows dropped above, and correct or replace the file")
     if "fold" not in table:
         table = with_folds(table, where, entry, number if grouped else None)
+    elif not (table["fold"] != NEVER_TESTED).any():
+        raise DataError(f"{where}: no test row is left; see the rows dropped above, and correct or replace the file")
     say(
         f"{len(table)} rows, {len(np.unique(number))} distinct compositions, {n_read - len(table)} dropped, from {where} ({kind})"
     )

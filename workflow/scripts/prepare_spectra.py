@@ -8,9 +8,7 @@ from matpretrain.data import check_columns, check_count, encode_known, read_rows
 from matpretrain.files import DataError, atomic_path, check_hash, place, write_csv
 from matpretrain.jobs import job
 from matpretrain.sources import SPECTRA
-from matpretrain.spectra import PARTS, energy_grid, spectra_of
-
-OPTIONAL = "energy_above_hull"  # eV/atom
+from matpretrain.spectra import ABOVE_HULL, PARTS, energy_grid, spectra_of
 
 
 def read(entry, path):
@@ -22,18 +20,18 @@ def read(entry, path):
     table = read_rows(path)
     needed = ["id", "formula", "energy", *PARTS]
     remedy = f"a table of spectra has {', '.join(needed)}"
-    needed += [OPTIONAL] * (OPTIONAL in table)
+    needed += [ABOVE_HULL] * (ABOVE_HULL in table)
     check_columns(table, path, needed, remedy)
     table = table[needed].apply(lambda column: column.str.strip())
-    if OPTIONAL not in table:
+    if ABOVE_HULL not in table:
         return table
-    hull = pd.to_numeric(table[OPTIONAL], errors="coerce")
-    bad = np.flatnonzero(hull.isna() & (table[OPTIONAL] != ""))
+    hull = pd.to_numeric(table[ABOVE_HULL], errors="coerce")
+    bad = np.flatnonzero(hull.isna() & (table[ABOVE_HULL] != ""))
     if len(bad):
         raise DataError(
-            f"{place(table, path, bad)}: {OPTIONAL} is no number; correct it, or leave it empty where it is unknown"
+            f"{place(table, path, bad)}: {ABOVE_HULL} is no number; correct it, or leave it empty where it is unknown"
         )
-    return table.assign(**{OPTIONAL: hull})
+    return table.assign(**{ABOVE_HULL: hull})
 
 
 def prepare_spectra(name, entry, path, unknown_elements, outputs, say):

@@ -19,7 +19,6 @@ from matpretrain.states import kept_state
 from matpretrain.training import fit
 from matpretrain.weights import save_encoder, save_weights
 
-SCALES = ("none", "minmax")
 PROGRESS = 30.0  # seconds between two progress lines
 BAR = 20  # characters of the progress bar
 

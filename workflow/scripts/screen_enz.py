@@ -9,7 +9,7 @@ import pandas as pd
 
 from matpretrain.files import read_csv, write_csv
 from matpretrain.jobs import job
-from matpretrain.spectra import PARTS, UNKNOWN, crossovers, kramers_kronig_misfit, near_zero, scores, side_by_side
+from matpretrain.spectra import ABOVE_HULL, PARTS, UNKNOWN, crossovers, kramers_kronig_misfit, near_zero, scores, side_by_side
 from matpretrain.statistics import ensemble
 
 HULL = 0.025  # eV/atom above the convex hull that a candidate may have, where it is known
@@ -48,8 +48,8 @@ def screen(grid, predicted, measured, table):
 def select(screening, largest_loss):
     """The candidates: predicted to cross zero with a small loss, confirmed by measurement, and stable where that is known."""
     good = screening["predicted"] & screening["confirmed"] & (screening["loss"] < largest_loss)
-    if "energy_above_hull" in screening:
-        hull = pd.to_numeric(screening["energy_above_hull"], errors="coerce")
+    if ABOVE_HULL in screening:
+        hull = pd.to_numeric(screening[ABOVE_HULL], errors="coerce")
         good &= hull.isna() | (hull < HULL)
     return screening[good].sort_values("loss").drop(columns=["predicted", "confirmed"])
 

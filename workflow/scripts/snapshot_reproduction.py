@@ -30,7 +30,7 @@ if __name__ == "__main__":
             params={},
             outputs={path: sha256(path) for path in out.copies},
             tables_made_by_commit=commit(),
-            recipe=p.recipe,
+            recipes=p.recipes,
             sources=p.sources,
             table_sha256={d: sha256(t) for d, t in zip(p.datasets, files.data, strict=True)},
             versions={k: v for record in versions for k, v in record.items()},

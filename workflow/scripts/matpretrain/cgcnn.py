@@ -75,6 +75,13 @@ class CrystalInputs:
         return Batch(self.number[atom], self.neighbour[atom] + first[row, None], self.distance[atom], first.diff())
 
 
+def normalised(norm, x):
+    """x [n, c] through a batch normalisation; one row, which has no spread, with the running statistics."""
+    if norm.training and len(x) == 1:
+        return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
+    return norm(x)
+
+
 class Convolution(nn.Module):
     """h_i <- softplus(h_i + norm(sum_j sigmoid(gate_ij) softplus(core_ij))), (gate, core) = norm(W [h_i, h_j, edge_ij] + b)."""
 
@@ -90,7 +97,7 @@ class Convolution(nn.Module):
         own, other, edge = self.fc_full.weight.split([width, width, CENTRES], 1)
         z = (basis @ edge.T).add_(F.linear(h, own, self.fc_full.bias)[:, None]).add_(F.linear(h, other)[neighbour])
         gate, core = self.bn1(z.flatten(0, 1)).view_as(z).chunk(2, -1)
-        return F.softplus(h + self.bn2((torch.sigmoid(gate) * F.softplus(core)).sum(1)))
+        return F.softplus(h + normalised(self.bn2, (torch.sigmoid(gate) * F.softplus(core)).sum(1)))
 
 
 class CGCNN(nn.Module):

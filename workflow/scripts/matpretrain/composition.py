@@ -173,10 +173,10 @@ def atom_counts(compositions):
     return atoms * np.where(doubled, 2, 1)
 
 
-def formula_keys(compositions, digits=6):
-    """Hashable key of each composition: its elements by atomic number and fractions rounded to `digits`."""
+def formula_keys(compositions):
+    """Hashable key of each composition: its elements by atomic number and fractions rounded to six digits."""
     keys = []
-    fraction = np.round(compositions.fraction, digits)
+    fraction = np.round(compositions.fraction, 6)
     for start, stop in zip(compositions.offset[:-1], compositions.offset[1:], strict=True):
         keys.append(tuple(sorted(zip(compositions.number[start:stop].tolist(), fraction[start:stop].tolist(), strict=True))))
     return keys
@@ -186,6 +186,11 @@ def distinct_numbers(compositions):
     """[B] number of each composition, counted in order of first appearance; equal compositions (formula_keys) share it."""
     number_of = {}
     return np.array([number_of.setdefault(key, len(number_of)) for key in formula_keys(compositions)], np.int64)
+
+
+def known_elements():
+    """[119] bool, which atomic numbers have a Matscholar vector: the elements that a table may hold."""
+    return ~np.isnan(matscholar_vectors()).any(1)
 
 
 def matscholar_vectors():

@@ -258,31 +258,31 @@ def neighbours(lattice, frac, cutoff, centres=None):
     return centre[order], neighbour[order], image[order], distance[order]
 
 
-def nearest(lattice, frac, k=N_NEIGHBOURS, radius=RADIUS):
-    """The k nearest neighbours of every atom within `radius`, ordered as in `neighbours`.
+def nearest(lattice, frac, k=N_NEIGHBOURS):
+    """The k nearest neighbours of every atom within RADIUS, ordered as in `neighbours`.
 
     The search starts from a sphere that holds somewhat more than k atoms at the mean density and grows it for the atoms
     that still lack some: the k nearest are certain once k neighbours lie inside the sphere.
 
     Returns:
-        neighbour [n, k] int32 and distance [n, k] float32; free places hold neighbour 0 at radius + 1.
+        neighbour [n, k] int32 and distance [n, k] float32; free places hold neighbour 0 at RADIUS + 1.
     """
     n = len(frac)
     neighbour = np.zeros((n, k), np.int32)
-    distance = np.full((n, k), radius + 1, np.float32)
+    distance = np.full((n, k), RADIUS + 1, np.float32)
     volume = abs(np.linalg.det(lattice))
-    reach = min(radius, (GROWTH * k * volume / n * 3 / (4 * np.pi)) ** (1 / 3))
+    reach = min(RADIUS, (GROWTH * k * volume / n * 3 / (4 * np.pi)) ** (1 / 3))
     open_atoms = np.arange(n)
     while len(open_atoms):
         i, j, _, d = neighbours(lattice, frac, reach, open_atoms)
         inside = np.bincount(i[d < reach - 2 * TIE], minlength=n)
-        done = (inside >= k) | (reach >= radius)
+        done = (inside >= k) | (reach >= RADIUS)
         rank = np.arange(len(i)) - np.searchsorted(i, i)
         keep = (rank < k) & done[i]
         neighbour[i[keep], rank[keep]] = j[keep]
         distance[i[keep], rank[keep]] = d[keep]
         open_atoms = open_atoms[~done[open_atoms]]
-        reach = min(radius, 1.3 * reach)
+        reach = min(RADIUS, 1.3 * reach)
     return neighbour, distance
 
 

@@ -211,7 +211,7 @@ def check_ids(table, path):
     return table
 
 
-def encode(table, path, known, unknown_elements="error"):
+def encode(table, path, known, unknown_elements="error", among=True):
     """Parse the formulas of a table and check that every element has a vector.
 
     Args:
@@ -219,6 +219,7 @@ def encode(table, path, known, unknown_elements="error"):
         path: where the table came from, for messages.
         known: [119] bool, which atomic numbers have an element vector.
         unknown_elements: "error" or "drop" for rows with other elements.
+        among: [119] bool, which of them networks of structures know, for a dataset with structures.
 
     Returns:
         The table and its Compositions (without the dropped rows), and a list of "id formula (elements)" dropped.
@@ -234,7 +235,7 @@ def encode(table, path, known, unknown_elements="error"):
     if problems:
         rows = sorted(problems)
         raise DataError(f"{place(table, path, rows)}: {problems[rows[0]]}; correct or remove the row")
-    node_unknown = ~known[compositions.number]
+    node_unknown = ~(known & among)[compositions.number]
     rows = np.unique(compositions.row[node_unknown])
     if not len(rows):
         return table.reset_index(drop=True), compositions, []
@@ -242,10 +243,13 @@ def encode(table, path, known, unknown_elements="error"):
     for row, z in zip(compositions.row[node_unknown], compositions.number[node_unknown], strict=True):
         elements[row].add(Element.from_Z(int(z)).symbol)
     if unknown_elements != "drop":
-        raise DataError(
-            f"{place(table, path, rows)}: no element vector for {', '.join(sorted(elements[rows[0]]))} in "
-            f"{table['formula'].iloc[rows[0]]!r}; remove the row or set unknown_elements: drop"
+        first = sorted(elements[rows[0]])
+        without = [symbol for symbol in first if not known[Element(symbol).Z]]
+        lack = (
+            f"no element vector for {', '.join(without)}" if without else f"networks of structures know no {', '.join(first)},"
         )
+        remedy = "remove the row or set unknown_elements: drop" + ("" if without else ", or leave out structures")
+        raise DataError(f"{place(table, path, rows)}: {lack} in {table['formula'].iloc[rows[0]]!r}; {remedy}")
     dropped = [f"{table['id'].iloc[r]} {table['formula'].iloc[r]} ({', '.join(sorted(elements[r]))})" for r in rows]
     keep = np.setdiff1d(np.arange(len(table)), rows)
     return table.iloc[keep].reset_index(drop=True), take(compositions, keep), dropped
@@ -255,12 +259,11 @@ def encode_known(table, path, unknown_elements, say, among=True):
     """`encode` for the elements that have a Matscholar vector; returns table and Compositions, and says what was dropped.
 
     Args:
-        among: [119] bool, further elements may not occur either.
+        among: as of `encode`.
     """
-    from matpretrain.composition import matscholar_vectors
+    from matpretrain.composition import known_elements
 
-    known = ~np.isnan(matscholar_vectors()).any(1) & among
-    table, compositions, dropped = encode(table, path, known, unknown_elements)
+    table, compositions, dropped = encode(table, path, known_elements(), unknown_elements, among)
     for line in dropped:
         say(f"dropped: {line}")
     return table, compositions

@@ -1,6 +1,5 @@
 """Which device a job computes on."""
 
-import getpass
 import os
 import tempfile
 import time
@@ -50,7 +49,7 @@ def claim_device(requested, say=print):
 @contextmanager
 def _lock_one(devices, say):
     """Hold the lock of the first free one of some devices; yields its position."""
-    folder = Path(tempfile.gettempdir()) / f"matpretrain-{getpass.getuser()}"
+    folder = Path(tempfile.gettempdir()) / f"matpretrain-{os.getuid()}"
     folder.mkdir(exist_ok=True)
     told = False
     while True:

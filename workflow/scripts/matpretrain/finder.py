@@ -116,7 +116,8 @@ class AttentionPooling(nn.Module):
         else:
             total = batch.atoms.new_zeros(batch.rows).index_add(0, batch.row, batch.atoms)
             share = (batch.atoms / total[batch.row])[:, None]
-        return message.new_zeros(batch.rows, v.shape[1]).index_add(0, batch.row, message * share)
+        weighted = message * share  # in float32 also where the message is not
+        return weighted.new_zeros(batch.rows, v.shape[1]).index_add(0, batch.row, weighted)
 
 
 class DenseStack(nn.Module):

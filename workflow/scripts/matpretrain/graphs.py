@@ -50,17 +50,17 @@ class Graphs:
 NAMES = tuple(field.name for field in fields(Graphs))
 
 
-def connect(structures, cutoff=CUTOFF):
-    """Graphs of an iterable of structures (id, lattice, number, frac).
+def connect(structures):
+    """Graphs of an iterable of structures (id, lattice, number, frac): neighbours within CUTOFF.
 
-    An atom's own images are neighbours too; an atom without neighbours within the cutoff is in no pair.
+    An atom's own images are neighbours too; an atom without neighbours there is in no pair.
 
     Raises:
         DataError: a cell so large or so flat that it does not fit the arrays, by its id.
     """
     parts = {name: [] for name in ("number", "position", "lattice", "first", "second", "image")}
     for identity, lattice, number, frac in structures:
-        first, second, image, _ = pairs_within(lattice, frac, cutoff)
+        first, second, image, _ = pairs_within(lattice, frac, CUTOFF)
         x, y, z = image.T
         ahead = (x > 0) | ((x == 0) & ((y > 0) | ((y == 0) & (z > 0))))  # one of each image and its opposite
         once = np.flatnonzero((first < second) | ((first == second) & ahead))

@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
-from matpretrain.composition import N_ELEMENTS, Compositions
+from matpretrain.composition import Compositions, known_elements
 from matpretrain.files import DataError
 from matpretrain.provenance import write_json
 from matpretrain.recipe import Recipe
@@ -135,7 +135,7 @@ def load_members(folders):
     return Ensemble(
         record,
         recipe,
-        known=(shared[VECTORS] != 0).any(1) if VECTORS in shared else np.ones(N_ELEMENTS + 1, bool),
+        known=(shared[VECTORS] != 0).any(1) if VECTORS in shared else known_elements(),
         train=Compositions(*(shared[name] for name in TRAIN)),
         members=[member for *_, members in loaded for member in members],
     )

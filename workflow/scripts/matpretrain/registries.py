@@ -13,6 +13,7 @@ OF_NUMBERS = ("id", "formula", "log10", "one_per_composition", "split", "structu
 GIVEN = ("element_vectors", "n_outputs")  # arguments that the scripts give
 ELEMENTS = "matscholar"  # vectors of a network or strategy that names no others
 FOREIGN = {"network": ("features",), "baseline": ("pretraining", "initial", "elements")}  # settings of the other kind
+SPECTRA, STRUCTURES = "matminer_optical_constants", "aflow_prototypes"  # embedded datasets with them
 SPECTRAL_COLUMNS = "id, formula, energy, eps_re, eps_im"
 
 
@@ -49,6 +50,8 @@ def _check_corpora(config):
             missing = None if {"csv", "mirror_file", "embedded"} & entry.keys() else "csv: PATH"
         if missing:
             refuse(f"corpora.{name}", f"a corpus of kind {entry['kind']} needs {missing}; add it")
+        if "n_samples" in entry and entry["kind"] not in ("formulas", "vectors"):
+            refuse(f"corpora.{name}.n_samples", f"nothing is counted in a corpus of kind {entry['kind']}; remove it")
 
 
 def _check_labels(config):
@@ -255,13 +258,16 @@ def _check_spectra(config):
     for name in config["enz"]["datasets"]:
         if name not in spectral:
             refuse("enz.datasets", f"{name} has no spectra; give it energies: [first, last, step] or leave it out")
+    for name, entry in config["datasets"].items():
+        if entry.get("embedded") == SPECTRA and name not in spectral:
+            refuse(f"datasets.{name}", f"{SPECTRA} holds spectra; give it energies: [first, last, step]")
     for name in spectral:
         entry = config["datasets"][name]
         first, last, step = entry["energies"]
         if not (step > 0 and last >= first + step):
             refuse(f"datasets.{name}.energies", "give first, last and step in eV, for example [0.5, 12.4, 0.1]")
-        if "csv" not in entry and entry.get("embedded") != "matminer_optical_constants":
-            refuse(f"datasets.{name}", "spectra come from csv: PATH or embedded: matminer_optical_constants")
+        if "csv" not in entry and entry.get("embedded") != SPECTRA:
+            refuse(f"datasets.{name}", f"spectra come from csv: PATH or embedded: {SPECTRA}")
         for key in OF_NUMBERS:
             if entry.get(key):
                 refuse(f"datasets.{name}.{key}", f"spectra ({SPECTRAL_COLUMNS}) have no use for it; remove it")
@@ -302,8 +308,18 @@ def _check_structures(config):
             refuse(key, f"{model} reads structures, which {dataset} has none of; give it structures: or leave one of them out")
     for name, entry in config["datasets"].items():
         structures = entry.get("structures")
-        if structures and "csv" in entry and not (isinstance(structures, str) and Path(structures).exists()):
-            refuse(f"datasets.{name}.structures", f"{structures}: no such file or folder; correct the path")
+        if "csv" in entry:
+            if structures and not (isinstance(structures, str) and Path(structures).exists()):
+                refuse(f"datasets.{name}.structures", f"{structures}: no such file or folder; correct the path")
+            if "missing_structures" in entry:
+                refuse(
+                    f"datasets.{name}.missing_structures",
+                    "rows of a CSV have the structures of their ids, all of them; remove it, and the rows without one",
+                )
+        elif isinstance(structures, str):
+            refuse(f"datasets.{name}.structures", "a path goes with csv: PATH; write structures: true")
+        elif structures and entry.get("embedded", STRUCTURES) != STRUCTURES:
+            refuse(f"datasets.{name}.structures", f"{entry['embedded']} holds none; remove it, or name {STRUCTURES}")
 
 
 def _check_runs(config):

@@ -23,6 +23,7 @@ REPRESENTATION = 256
 READS = ("compositions", "elements")  # what Inputs and Model are made from
 STACKS = True  # networks can train as a cohort: Inputs has `padded`
 TASKS = ("barlow_twins", "magpie", "structure")  # what Encoder can be pretrained by
+HIDDEN_SHARE = 0.1  # of the elements of a composition, in a masked view
 MASKED = -1  # an element hidden from the encoder: its vector is zero, its weight and its edges stay
 
 
@@ -45,8 +46,8 @@ class Batch:
         """Which elements belong together."""
         return Packed(self.offset)
 
-    def masked(self, share=0.1):
-        """A copy in which max(1, floor(share * n)) of the n elements of every composition are MASKED.
+    def masked(self):
+        """A copy in which max(1, floor(HIDDEN_SHARE n)) of the n elements of every composition are MASKED.
 
         They are drawn without replacement from torch's random state (Huang et al. 2024, section on SSL).
         """
@@ -54,7 +55,7 @@ class Batch:
         row = torch.repeat_interleave(torch.arange(len(count), device=count.device), count)
         order = torch.argsort(row + torch.rand(len(row), dtype=torch.float64, device=row.device))  # shuffled within rows
         rank = torch.arange(len(row), device=row.device) - self.offset[row]
-        hidden = order[rank < (share * count).long().clamp(min=1)[row]]
+        hidden = order[rank < (HIDDEN_SHARE * count).long().clamp(min=1)[row]]
         return Batch(self.element.index_fill(0, hidden, MASKED), self.fraction, self.offset)
 
 

@@ -6,6 +6,7 @@ import pandas as pd
 from matpretrain.files import DataError, place
 
 PARTS = ("eps_re", "eps_im")
+ABOVE_HULL = "energy_above_hull"  # eV/atom, a column of a table of spectra that may be missing
 UNKNOWN = complex(np.nan, np.nan)
 GAP = 0.5  # eV; between tabulated points further apart than this a spectrum is unknown
 NOISE = 0.01  # relative: up to it two values at one energy are the same (the first stays), and a negative eps_im is none
@@ -63,7 +64,7 @@ def spectra_of(rows, grid, where):
 
     Raises:
         DataError: an empty id, numbers that are not finite, an id with two formulas, with two values at one energy, with a
-            negative eps_im on average, or without two energies on the grid's range.
+            negative eps_im on average, with two values of energy_above_hull, or without two energies on the grid's range.
     """
     unnamed = np.flatnonzero(rows["id"].astype(str) == "")
     if len(unnamed):
@@ -97,7 +98,15 @@ def spectra_of(rows, grid, where):
                 f"{where}: id {identity} has no two known energies between {grid[0]:g} and {grid[-1]:g} eV "
                 f"(points at most {GAP:g} eV apart); remove it or change energies"
             )
-        kept.append(group.iloc[0].drop(["energy", *PARTS]))
+        material = group.iloc[0].drop(["energy", *PARTS])
+        if ABOVE_HULL in group:
+            given = group[ABOVE_HULL].dropna().unique()
+            if len(given) > 1:
+                raise DataError(
+                    f"{where}: id {identity} has {len(given)} values of {ABOVE_HULL}; give one, in one row or in all"
+                )
+            material[ABOVE_HULL] = given[0] if len(given) else np.nan
+        kept.append(material)
         spectra.append(values)
     return pd.DataFrame(kept).reset_index(drop=True), np.array(spectra)
 

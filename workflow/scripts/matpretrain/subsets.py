@@ -24,10 +24,12 @@ def outer_split(folds, fold, size=None):
 
     Raises:
         DataError: the training part has fewer rows (a share may miss it by the rounding of a fold), or fewer than LEAST
-            are wanted.
+            are there or wanted.
     """
     train, test = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
     if size is None:
+        if len(train) < LEAST:
+            raise DataError(f"fold {fold} has {len(train)} training rows, a training needs at least {LEAST}; add rows")
         return train, test
     wanted = n_training(size, len(folds))
     if wanted < LEAST:

@@ -329,3 +329,5 @@ class WeightAverage:
         """Take in the weights after a step."""
         self.steps += 1
         torch._foreach_lerp_(self.averaged, list(model.parameters()), max(1 / self.steps, 1 / self.horizon))
+        for own, current in zip(self.model.buffers(), model.buffers(), strict=True):  # of batch normalisation
+            own.copy_(current)

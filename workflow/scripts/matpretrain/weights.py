@@ -65,8 +65,8 @@ def save_encoder(encoder, name, folder, record):
     write_json({"encoder": name, **vectors, **record}, folder / "encoder.json")
 
 
-def load_encoder(folder, device="cpu"):
-    """Load a pretrained encoder. Returns (module in evaluation mode, its record).
+def load_encoder(folder):
+    """Load a pretrained encoder. Returns (module in evaluation mode on the CPU, its record).
 
     Raises:
         DataError: the folder holds no encoder, or one that does not fit its record.
@@ -82,7 +82,7 @@ def load_encoder(folder, device="cpu"):
     except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
         raise DataError(f"{path}: no record of an encoder ({error}); pretrain again or correct the path") from None
     load_weights(encoder, path.with_suffix(".safetensors"))
-    return encoder.to(device).eval(), record
+    return encoder.eval(), record
 
 
 def embed(encoder, inputs, rows=None):
