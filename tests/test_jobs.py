@@ -16,11 +16,11 @@ from matpretrain.jobs import job
 SCRIPTS = Path(__file__).resolve().parents[1] / "workflow/scripts"
 TWO_THREADS = """
 import torch
-from matpretrain.attention import attend
+from matpretrain.attention import Packed
 torch.set_num_threads(2)
-offset = torch.tensor([0, 2, 5, 6])
+groups = Packed(torch.tensor([0, 2, 5, 6]))
 nodes, weight, bias = torch.randn(6, 4, requires_grad=True), torch.randn(48, 4), torch.randn(48)
-message, total = attend(nodes, weight, weight, bias, torch.randn(3, 8), torch.zeros(6, 3), offset)
+message, total = groups.attend(nodes, weight, weight, bias, torch.randn(3, 8), torch.zeros(6, 3))
 (message.sum() + total.sum()).backward()
 print(torch.get_num_threads())
 """

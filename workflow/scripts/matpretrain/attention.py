@@ -35,34 +35,69 @@ EPSILON = 1e-10
 ROWS = 16  # multiple to which elements are padded: matrix products are compiled for each of their shapes, and few are kept
 
 
-def attend(h, receiver, sender, bias, gate, log_prior, offset):
-    """Weighted attention within compositions: from their elements to each of them, or to one vector of each composition.
+class Packed:
+    """Elements of every composition in flat arrays: composition b owns the rows offset[b]:offset[b + 1]; further rows are padding.
 
     Args:
-        h: [M, W] vectors of the elements; composition b owns rows offset[b]:offset[b + 1], rows beyond the last are padding.
-        receiver: [H * 2 * K, W] receivers' weights of the first layer, laid out as [head, gate | message, unit]; None pools.
-        sender: [H * 2 * K, W] senders' weights.
-        bias: [H * 2 * K].
-        gate: [H, K] last layer of the gate networks.
-        log_prior: [M, H] logarithm of the prior weight of each sender.
         offset: [B + 1] int64.
-
-    Returns:
-        message [R, H, K], the attention-weighted hidden message, and total [R, H], the sum of the coefficients
-        (one up to EPSILON), which multiplies the bias of the layer that follows; R is M, or B where pooled. Padding has zeros.
     """
-    if numba is not None and h.device.type == "cpu":
-        return _FusedAttention.apply(h, receiver, sender, bias, gate, log_prior, offset)
-    rows, present = _pad_index(offset)
-    message, total = attend_padded(h[rows], receiver, sender, bias, gate, log_prior[rows], present)
-    if receiver is None:
-        return message, total
-    padding = len(h) - len(rows[present])
-    return F.pad(message[present], (0, 0, 0, 0, 0, padding)), F.pad(total[present], (0, 0, 0, padding))
+
+    def __init__(self, offset):
+        self.offset, self._layouts = offset, {}
+
+    def attend(self, h, receiver, sender, bias, gate, log_prior):
+        """Weighted attention within compositions: from their elements to each of them, or to one vector of each composition.
+
+        Args:
+            h: [M, W] vectors of the elements.
+            receiver: [H * 2 * K, W] receivers' weights of the first layer, laid out as [head, gate | message, unit]; None pools.
+            sender: [H * 2 * K, W] senders' weights.
+            bias: [H * 2 * K].
+            gate: [H, K] last layer of the gate networks.
+            log_prior: [M, H] logarithm of the prior weight of each sender.
+
+        Returns:
+            message [R, H, K], the attention-weighted hidden message, and total [R, H], the sum of the coefficients
+            (one up to EPSILON), which multiplies the bias of the layer that follows; R is M, or B where pooled. Padding has zeros.
+        """
+        if numba is not None and h.device.type == "cpu":
+            return _FusedAttention.apply(h, receiver, sender, bias, gate, log_prior, self)
+        rows, present = _pad_index(self.offset)
+        message, total = attend_padded(h[rows], receiver, sender, bias, gate, log_prior[rows], present)
+        if receiver is None:
+            return message, total
+        padding = len(h) - len(rows[present])
+        return F.pad(message[present], (0, 0, 0, 0, 0, padding)), F.pad(total[present], (0, 0, 0, padding))
+
+    def layout(self, pooled):
+        """What the compiled loops read, made once per batch: bounds of the compositions of each thread, and (pooled, offset, first of
+        the coefficients of each composition [B + 1])."""
+        if pooled not in self._layouts:
+            offset = self.offset.numpy()
+            count = np.diff(offset)
+            pairs = np.zeros(len(offset), np.int64)
+            np.cumsum(count if pooled else count**2, out=pairs[1:])
+            bounds = np.searchsorted(pairs, np.linspace(0, pairs[-1], torch.get_num_threads() + 1))
+            self._layouts[pooled] = bounds, (pooled, offset, pairs)
+        return self._layouts[pooled]
+
+
+class Padded(NamedTuple):
+    """The same for compositions padded to equal numbers of elements, without a size that depends on them.
+
+    Attributes:
+        present: [B, n] bool, which elements are not padding.
+    """
+
+    present: torch.Tensor
+
+    def attend(self, *arrays):
+        """`attend_padded`, given all its arguments but the last: as `Packed.attend`, for h [B, n, W] and log_prior [B, n, H]."""
+        return attend_padded(*arrays, self.present)
 
 
 def attend_padded(h, receiver, sender, bias, gate, log_prior, present):
-    """`attend` in torch operations, for compositions that are padded to equal numbers of elements.
+    """`Packed.attend` in torch operations, for compositions that are padded to equal numbers of elements.
 
     Args:
         h: [B, n, W].
@@ -78,34 +113,6 @@ def attend_padded(h, receiver, sender, bias, gate, log_prior, present):
         one_each = bias.to(senders.dtype).view(shape).expand(len(h), 1, *shape)
         return tuple(found.squeeze(1) for found in attend_dense(one_each, senders, gate, log_prior, present))
     return attend_dense(F.linear(h, receiver, bias).unflatten(-1, shape), senders, gate, log_prior, present)
-
-
-class Packed(NamedTuple):
-    """Elements of every composition in flat arrays: composition b owns the rows offset[b]:offset[b + 1].
-
-    Attributes:
-        offset: [B + 1] int64.
-    """
-
-    offset: torch.Tensor
-
-    def attend(self, *arrays):
-        """`attend`, given all its arguments but the offset, the last."""
-        return attend(*arrays, self.offset)
-
-
-class Padded(NamedTuple):
-    """The same for compositions padded to equal numbers of elements, without a size that depends on them.
-
-    Attributes:
-        present: [B, n] bool, which elements are not padding.
-    """
-
-    present: torch.Tensor
-
-    def attend(self, *arrays):
-        """`attend_padded`, given all its arguments but the last: h is [B, n, W], log_prior [B, n, H]."""
-        return attend_padded(*arrays, self.present)
 
 
 def attend_dense(receiver, sender, gate, log_prior, present):
@@ -149,6 +156,8 @@ if numba is not None:
         real = v.dtype.type
         slope, epsilon = real(SLOPE), real(EPSILON)
         n_heads, width = gate.shape
+        if share == 0 and not pooled:
+            message[offset[-1] :], total[offset[-1] :] = 0, 0
         for b in range(begin, end):
             first, last = offset[b], offset[b + 1]
             pair = pairs[b]
@@ -194,6 +203,10 @@ if numba is not None:
         slope = real(SLOPE)
         n_heads, width = gate.shape
         d_coefficient = np.empty(np.max(np.diff(offset)), v.dtype)
+        if share == 0:
+            dv[offset[-1] :] = 0
+            if not pooled:
+                du[offset[-1] :] = 0
         for b in range(begin, end):
             first, last = offset[b], offset[b + 1]
             pair = pairs[b]
@@ -232,28 +245,22 @@ if numba is not None:
 
 
 class _FusedAttention(torch.autograd.Function):
-    """`attend` in two compiled loops; of every pair of elements only the coefficients are stored."""
+    """`Packed.attend` in two compiled loops; of every pair of elements only the coefficients are stored."""
 
     @staticmethod
     @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.float32)
-    def forward(ctx, h, receiver, sender, bias, gate, log_prior, offset):
+    def forward(ctx, h, receiver, sender, bias, gate, log_prior, groups):
         pooled, shape = receiver is None, (-1, len(gate), 2, gate.shape[1])
+        ctx.layout = bounds, (_, offset, pairs) = groups.layout(pooled)
         v = h @ sender.T
         u = bias[None] if pooled else h @ receiver.T
-        offset = offset.numpy()
-        count = np.diff(offset)
-        pairs = np.zeros(len(offset), np.int64)
-        np.cumsum(count if pooled else count**2, out=pairs[1:])
-        bounds = np.searchsorted(pairs, np.linspace(0, pairs[-1], torch.get_num_threads() + 1))
-        n_receivers, n_real = len(count) if pooled else len(h), len(count) if pooled else int(offset[-1])
+        n_receivers = len(offset) - 1 if pooled else len(h)
         message, total = v.new_empty(n_receivers, *gate.shape), v.new_empty(n_receivers, len(gate))
-        message[n_real:], total[n_real:] = 0, 0
         coefficient = v.new_empty(int(pairs[-1]), len(gate))
         u, v, bias = (array.view(shape) for array in (u, v, bias))
         arrays = (u, v, bias[0], gate, log_prior, message, total, coefficient)
         arrays = (array.detach().contiguous().numpy() for array in arrays)
         in_shares(_forward, bounds, pooled, offset, pairs, *arrays)
-        ctx.layout = bounds, (pooled, offset, pairs)
         ctx.save_for_backward(h, receiver, sender, gate, u, v, coefficient)
         return message, total
 
@@ -267,11 +274,9 @@ class _FusedAttention(torch.autograd.Function):
         d_gate, d_prior = gate.new_zeros(n_shares, *gate.shape), gate.new_zeros(len(h), len(gate))
         arrays = (t.contiguous().numpy() for t in (u, v, gate, coefficient, d_message, d_total, du, dv, d_gate, d_prior))
         in_shares(_backward, bounds, pooled, offset, pairs, *arrays)
-        dv[offset[-1] :] = 0
         dv = dv.flatten(1)
         d_h, d_receiver = dv @ sender, None
         if not pooled:
-            du[offset[-1] :] = 0
             d_receiver = du.flatten(1).T @ h
             d_h.addmm_(du.flatten(1), receiver)
         return d_h, d_receiver, dv.T @ h, du.flatten(1).sum(0), d_gate.sum(0), d_prior, None
