@@ -10,6 +10,7 @@ sys.path.insert(0, str(Path(workflow.basedir) / "workflow" / "scripts"))
 from matpretrain.configuration import check, set_environment
 from matpretrain.files import DataError
 from matpretrain.provenance import fingerprint, reads, stacks, structures_read
+from matpretrain.registries import ELEMENTS
 
 try:
     check(config, Path(workflow.basedir))
@@ -59,7 +60,7 @@ def scratch_of(model):
 def elements_of(entry):
     """Element vectors of a pretraining strategy or of a network; a network has those of its encoder."""
     start = config["pretraining"].get(entry.get("pretraining"), {})
-    return entry.get("elements", start.get("elements", "matscholar"))
+    return entry.get("elements", start.get("elements", ELEMENTS))
 
 
 def arguments_of(model):

@@ -230,6 +230,7 @@ def finetune(training, threads, say, state):
     """Train all outer folds of a dataset: cohorts of them, on a CPU side by side.
 
     Args:
+        threads: on a CPU as many cohorts train side by side, one thread each; a single one has all of them.
         state: folder with a file per cohort, its training state, and a file per finished fold, its result. Finished cohorts are not
             trained again.
 

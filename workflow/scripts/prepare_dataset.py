@@ -21,7 +21,7 @@ from matpretrain.files import DataError, atomic_path, check_hash, write_csv
 from matpretrain.graphs import KNOWN
 from matpretrain.jobs import job
 from matpretrain.sources import read_download, read_embedded, registered
-from matpretrain.splits import NEVER_TESTED
+from matpretrain.splits import fold_numbers
 
 NAMED = 20  # dropped rows whose ids are printed
 
@@ -80,7 +80,7 @@ def prepare_dataset(name, entry, path, kind, unknown_elements, table_path, compo
         raise DataError(f"{where}: none of {n_read} rows is left; see the rows dropped above, and correct or replace the file")
     if "fold" not in table:
         table = with_folds(table, where, entry, number if grouped else None)
-    elif not (table["fold"] != NEVER_TESTED).any():
+    elif not fold_numbers(table["fold"]):
         raise DataError(f"{where}: no test row is left; see the rows dropped above, and correct or replace the file")
     say(
         f"{len(table)} rows, {len(np.unique(number))} distinct compositions, {n_read - len(table)} dropped, from {where} ({kind})"

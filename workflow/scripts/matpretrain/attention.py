@@ -251,7 +251,8 @@ class _FusedAttention(torch.autograd.Function):
     @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.float32)
     def forward(ctx, h, receiver, sender, bias, gate, log_prior, groups):
         pooled, shape = receiver is None, (-1, len(gate), 2, gate.shape[1])
-        ctx.layout = bounds, (_, offset, pairs) = groups.layout(pooled)
+        ctx.layout = groups.layout(pooled)
+        bounds, (_, offset, pairs) = ctx.layout
         v = h @ sender.T
         u = bias[None] if pooled else h @ receiver.T
         n_receivers = len(offset) - 1 if pooled else len(h)

@@ -143,30 +143,28 @@ def downloaded_structures(name, path):
 
 
 def _downloaded(name, path, wanted, alternatives):
-    """(ids, {column: values}) of a matminer file: the wanted columns, and the first of the alternatives that it has."""
-    opener = gzip.open if str(path).endswith(".gz") else open
+    """(ids, {column: values}) of a matminer file: the wanted columns, and the first of the alternatives that it has.
+
+    Raises:
+        DataError: another file than that of the dataset, or columns that the dataset does not have.
+    """
+    opener, official = gzip.open if str(path).endswith(".gz") else open, name.startswith("matbench_")
     try:
         with opener(path, "rt") as handle:
             content = json.load(handle)
         names, data = content["columns"], content["data"]
-        absent = [column for column in wanted if column not in names]
-        if absent:
-            raise DataError(f"{path}: {name} has no column {absent[0]}, only {', '.join(names)}; correct target")
-        chosen = [*wanted, *(c for c in alternatives if c in names)][: len(wanted) + 1]
-        if len(chosen) == len(wanted):
-            raise DataError(
-                f"{path}: {name} has no column {' or '.join(alternatives)}, only {', '.join(names)}; use another dataset"
-            )
-        values = {column: [row[names.index(column)] for row in data] for column in chosen}
-        official = name.startswith("matbench_")
         identity = None if official else next(c for c in ("material_id", "mpid", "jid") if c in names)
-        ids = matbench_row_ids(name, len(data)) if official else [row[names.index(identity)] for row in data]
-    except DataError:
-        raise
     except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, StopIteration) as error:
         reason = str(error) or "a column is missing"
         raise DataError(f"{path}: not the matminer file of {name} ({reason}); delete it and run again") from None
-    return ids, values
+    absent, source = [c for c in wanted if c not in names], [c for c in alternatives if c in names][:1]
+    if absent:
+        raise DataError(f"{path}: {name} has no column {absent[0]}, only {', '.join(names)}; correct target")
+    if not source:
+        has = f"{name} has no column {' or '.join(alternatives)}, only {', '.join(names)}"
+        raise DataError(f"{path}: {has}; use another dataset")
+    values = {column: [row[names.index(column)] for row in data] for column in (*wanted, *source)}
+    return matbench_row_ids(name, len(data)) if official else [row[names.index(identity)] for row in data], values
 
 
 def structure_formula(structure):

@@ -316,7 +316,7 @@ class WeightAverage:
     """Running mean of the weights that turns into an exponential moving average over the last `horizon` steps.
 
     Attributes:
-        model: a copy of the model that holds the average.
+        model: a copy of the model that holds the average, with the buffers that the model has.
     """
 
     def __init__(self, model, horizon):
@@ -329,5 +329,7 @@ class WeightAverage:
         """Take in the weights after a step."""
         self.steps += 1
         torch._foreach_lerp_(self.averaged, list(model.parameters()), max(1 / self.steps, 1 / self.horizon))
-        for own, current in zip(self.model.buffers(), model.buffers(), strict=True):  # of batch normalisation
+        for own, current in zip(
+            self.model.buffers(), model.buffers(), strict=True
+        ):  # running statistics of a batch normalisation
             own.copy_(current)
