@@ -38,7 +38,7 @@ class PointInputs:
     def __getitem__(self, rows):
         return Points(self.x[rows])
 
-    padded = __getitem__
+    stacked = __getitem__
 
 
 class OfPoints(Line):

@@ -194,8 +194,8 @@ def folds(monkeypatch):
 
     trained = []
 
-    def train_folds(folds, training, say, state):
-        (fold,) = folds
+    def train_members(members, say, state):
+        ((training, fold),) = members
         trained.append(fold)
         if fold in training.arguments.get("fails", ()):
             raise FloatingPointError(f"fold {fold}")
@@ -205,7 +205,7 @@ def folds(monkeypatch):
         kept = {"fold": fold, "mean": 0.5, "std": 2.0, "weights": {"w": np.arange(3.0) / 7}}
         return [(rows.assign(fold=fold, seed=0), history.assign(fold=fold, seed=0), kept)]
 
-    monkeypatch.setattr(finetune, "train_folds", train_folds)
+    monkeypatch.setattr(finetune, "train_members", train_members)
     table = pd.DataFrame({"id": list("abcd"), "fold": [0, 1, 0, 1], "target": 0.1})
     arguments = {}
     job = finetune.Training(table, None, "roost", arguments, None, "l1", RECIPE, 0.1, None, 0, "cpu")

@@ -101,7 +101,7 @@ def test_networks_split_the_drawn_rows_into_training_and_validation(monkeypatch)
         arguments={"element_vectors": matscholar_vectors()}, weights=None, loss="robust_l1", recipe=recipe,
         inner_fraction=0.1, size="30", seed=0, device="cpu",
     )  # fmt: skip
-    predictions = finetune.train_folds([2], training, lambda text: None)[0][0]
+    predictions = finetune.train_members([(training, 2)], lambda text: None)[0][0]
     drawn, test = outer_split(table["fold"].to_numpy(), 2, "30")
     train, validation = inner_split(drawn, 0.1, 0, 2)
     ids = table["id"].to_numpy()

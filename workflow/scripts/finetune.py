@@ -26,10 +26,11 @@ from matpretrain.spectra import COMPRESS, RESTORE, one_below_another, smoother
 from matpretrain.splits import fold_numbers, inner_split
 from matpretrain.states import check_history, kept_state, load_state, save_state
 from matpretrain.subsets import outer_split
-from matpretrain.training import Diverged, fit_cohort, predict
+from matpretrain.training import Diverged, fit_cohort, predict_members
 from matpretrain.weights import load_weights
 
 PROGRESS = 10  # progress lines per fold
+PARTS = ("train", "validation", "test")  # in the order of Training.split
 
 
 @dataclass(frozen=True)
@@ -143,47 +144,52 @@ class Spectra:
         return {"energy": self.energy.tolist(), "resolution": self.resolution}
 
 
-def train_folds(folds, training, say, state=None):
+def train_members(members, say, state=None):
     """Train outer folds as a cohort, going on from a state where that exists (training.fit_cohort).
+
+    Args:
+        members: list of (Training, outer fold). The Trainings differ at most in seed, weights and initial.
 
     Returns:
         For each of them its prediction rows and history as data frames, and what is kept of the network.
     """
-    recipe, seed, device = training.recipe, training.seed, training.device
-    target = training.target
-    splits = [training.split(fold) for fold in folds]
+    training = members[0][0]
+    recipe, device, target = training.recipe, training.device, training.target
+    splits = [own.split(fold) for own, fold in members]
     mean = [np.nanmean(target[train]) for train, _, _ in splits]
     std = [np.nanstd(target[train], ddof=1) for train, _, _ in splits]
     std, n_targets = [own if own > 0 else 1.0 for own in std], target.shape[1]
 
     loss, n_outputs = SUPERVISED[training.loss]
-    smoothed = training.smoothing()
+    smoothed, several = training.smoothing(), len({own.seed for own, _ in members}) > 1
     inputs = training.inputs
     scaled = np.stack([(target - m) / s for m, s in zip(mean, std, strict=True)])
-    scaled = torch.as_tensor(scaled, dtype=torch.float32, device=device)  # [folds, n, T]
-    member = torch.arange(len(folds), device=device)[:, None]
-    cohort = Cohort([initial_network(fold, training, n_outputs * n_targets, say) for fold in folds])
+    scaled = torch.as_tensor(scaled, dtype=torch.float32, device=device)  # [members, n, T]
+    member = torch.arange(len(members), device=device)[:, None]
+    cohort = Cohort([initial_network(fold, own, n_outputs * n_targets, say) for own, fold in members])
 
     def losses(cohort, rows):
         rows, fills = level(rows)
         targets = scaled[member, rows].masked_fill(fills.unsqueeze(-1), math.nan)
         return vmap(loss)(smoothed(cohort(inputs, rows)), targets)
 
-    def outputs(cohort, k, rows):
-        return smoothed(predict(cohort.member(k), inputs, torch.as_tensor(rows, device=device), recipe))
+    def outputs(cohort, part):
+        """Of every member for its validation or test rows."""
+        rows = [torch.as_tensor(split[PARTS.index(part)], device=device) for split in splits]
+        return [smoothed(output) for output in predict_members(cohort, inputs, rows, recipe)]
 
     def evaluate(cohort):
         scores = []
-        for k, (_, rows, _) in enumerate(splits):
-            error = outputs(cohort, k, rows)[:, :n_targets] * std[k] + mean[k] - target[rows]
+        for k, output in enumerate(outputs(cohort, "validation")):
+            error = output[:, :n_targets] * std[k] + mean[k] - target[splits[k][1]]
             scores.append({"mae": float(np.nanmean(np.abs(error)))})
         return scores
 
     def report(rows):
-        for fold, row in zip(folds, rows, strict=True):
+        for (own, fold), row in zip(members, rows, strict=True):
             if row and row["epoch"] % max(1, recipe.epochs // PROGRESS) == 0:
                 say(
-                    f"fold {fold}: epoch {row['epoch']}/{recipe.epochs}, loss {row['loss']:.4f}, "
+                    f"{f'seed {own.seed}, ' * several}fold {fold}: epoch {row['epoch']}/{recipe.epochs}, loss {row['loss']:.4f}, "
                     f"validation MAE {row['mae']:.4g}, {row['seconds']:.0f} s"
                 )
 
@@ -193,22 +199,23 @@ def train_folds(folds, training, say, state=None):
         [torch.as_tensor(train, device=device) for train, _, _ in splits],
         evaluate,
         recipe,
-        seeds=[1000 * seed + fold for fold in folds],
+        seeds=[1000 * own.seed + fold for own, fold in members],
         cost=getattr(inputs, "cost", None),
+        reserve=getattr(inputs, "reserve", None),
         report=report,
         state=state,
     )
-    results = []
-    for k, fold in enumerate(folds):
+    results, predicted = [], {part: outputs(cohort, part) for part in PARTS[1:]}
+    for k, (own, fold) in enumerate(members):
         parts = []
-        for part, rows in zip(("validation", "test"), splits[k][1:], strict=True):
-            output = outputs(cohort, k, rows)
+        for part, rows in zip(PARTS[1:], splits[k][1:], strict=True):
+            output = predicted[part][k]
             prediction, deviation = output[:, :n_targets] * std[k] + mean[k], np.exp(output[:, n_targets:]) * std[k]
             if not deviation.size or training.spectra is not None:
                 deviation = np.full_like(prediction, np.nan)
             part_rows = training.rows(rows, prediction=prediction, aleatoric_std=deviation)
-            parts.append(part_rows.assign(fold=fold, seed=seed, part=part))
-        history = pd.DataFrame(histories[k]).assign(fold=fold, seed=seed)
+            parts.append(part_rows.assign(fold=fold, seed=own.seed, part=part))
+        history = pd.DataFrame(histories[k]).assign(fold=fold, seed=own.seed)
         results.append((pd.concat(parts), history, keep(cohort.member(k), fold, mean[k], std[k])))
     return results
 
@@ -281,7 +288,7 @@ def finish_folds(folds, training, say, state):
     """Train a cohort of outer folds and leave their results in the folder `state`, in place of its training state."""
     under_way = state / f"training{'-'.join(map(str, folds))}.pt"
     try:
-        results = train_folds(folds, training, say, under_way)
+        results = train_members([(training, fold) for fold in folds], say, under_way)
     except Diverged as error:
         raise FloatingPointError(f"fold {folds[error.member]}: {error}") from None
     except Stopped as stop:
@@ -295,7 +302,7 @@ def finish_folds(folds, training, say, state):
 
 
 def read_fold(fold, training, path):
-    """What `train_folds` returned of a fold, from the file that `finish_folds` wrote."""
+    """What `train_members` returned of a fold, from the file that `finish_folds` wrote."""
 
     def check(saved):
         check_history(saved["history"], training.recipe.epochs)

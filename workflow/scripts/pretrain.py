@@ -140,6 +140,7 @@ def pretrain(examples_path, elements_path, target_paths, encoder, arguments, tas
         recipe,
         seed=seed,
         cost=cost,
+        reserve=None if with_error else getattr(inputs, "reserve", None),
         weight=weight,
         report=report,
         progress=progress_bar(len(train), recipe.epochs, say),

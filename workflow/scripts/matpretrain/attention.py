@@ -13,11 +13,11 @@ function because it is linear (Goodall and Lee, Nat. Commun. 11, 6280 (2020), eq
 
 `attend_dense` is the definition in torch operations, on padded arrays, for any device and dtype. On a CPU with numba
 installed the same function runs as two fused loops that never store a quantity per pair of elements, except the
-attention coefficients. Tests compare both with a naive edge-list version.
+attention coefficients; on a GPU with Triton as two kernels (attention_gpu), for one network or the networks of a cohort. Tests
+compare all of them with a naive edge-list version.
 """
 
 import math
-from typing import NamedTuple
 
 import torch
 from torch.nn import functional as F
@@ -29,6 +29,10 @@ try:
     import numpy as np
 except ImportError:  # a bare GPU node has torch and numpy only
     numba = None
+try:
+    from matpretrain import attention_gpu as kernels
+except ImportError:  # torch for CPUs comes without Triton
+    kernels = None
 
 SLOPE = 0.01
 EPSILON = 1e-10
@@ -62,12 +66,11 @@ class Packed:
         """
         if numba is not None and h.device.type == "cpu":
             return _FusedAttention.apply(h, receiver, sender, bias, gate, log_prior, self)
-        rows, present = _pad_index(self.offset)
-        message, total = attend_padded(h[rows], receiver, sender, bias, gate, log_prior[rows], present)
-        if receiver is None:
-            return message, total
-        padding = len(h) - len(rows[present])
-        return F.pad(message[present], (0, 0, 0, 0, 0, padding)), F.pad(total[present], (0, 0, 0, padding))
+        if kernels is not None and h.is_cuda:
+            arrays = (h, receiver, sender, bias, gate, log_prior, self.offset)
+            message, total = attend_stacked(*(None if array is None else array[None] for array in arrays))
+            return message[0], total[0]
+        return _attend_padded(h, receiver, sender, bias, gate, log_prior, self.offset)
 
     def layout(self, pooled):
         """What the compiled loops read, made once per batch: bounds of the compositions of each thread, and (pooled, offset, first of
@@ -82,37 +85,59 @@ class Packed:
         return self._layouts[pooled]
 
 
-class Padded(NamedTuple):
-    """The same for compositions padded to equal numbers of elements, without a size that depends on them.
-
-    Attributes:
-        present: [B, n] bool, which elements are not padding.
-    """
-
-    present: torch.Tensor
+class PackedMember(Packed):
+    """The same for one of several networks under `torch.func.vmap`, each with its own weights, elements and offsets."""
 
     def attend(self, *arrays):
-        """`attend_padded`, given all its arguments but the last: as `Packed.attend`, for h [B, n, W] and log_prior [B, n, H]."""
-        return attend_padded(*arrays, self.present)
+        """As `Packed.attend`; all networks are computed at once (`attend_stacked`)."""
+        return _OfMembers.apply(*arrays, self.offset)
 
 
-def attend_padded(h, receiver, sender, bias, gate, log_prior, present):
-    """`Packed.attend` in torch operations, for compositions that are padded to equal numbers of elements.
+def attend_stacked(h, receiver, sender, bias, gate, log_prior, offset):
+    """`Packed.attend` of C networks: every array has a first axis [C]. On a GPU no size is read from it, so a graph can hold it."""
+    if kernels is not None and h.is_cuda:
+        u, v = (None if weight is None else h @ weight.mT for weight in (receiver, sender))
+        return kernels.StackedAttention.apply(u, v, bias, gate, log_prior, offset, SLOPE, EPSILON)
+    arrays = (h, receiver, sender, bias, gate, log_prior)
+    members = zip(*([None] * len(h) if array is None else array for array in arrays), offset, strict=True)
+    message, total = zip(*(Packed(own).attend(*arrays) for *arrays, own in members), strict=True)
+    return torch.stack(message), torch.stack(total)
 
-    Args:
-        h: [B, n, W].
-        log_prior: [B, n, H].
-        present: [B, n] bool, which elements are not padding.
 
-    Returns:
-        message [B, n, H, K] and total [B, n, H], or [B, H, K] and [B, H] where pooled.
-    """
+class _OfMembers(torch.autograd.Function):
+    """Where `torch.func.vmap` meets `attend_stacked`, whose operations have their own derivatives."""
+
+    @staticmethod
+    def forward(*arrays):
+        raise NotImplementedError("only for members of a cohort")
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        """Nothing is kept: no derivative is taken of `forward`."""
+
+    @staticmethod
+    def vmap(info, in_dims, *arrays):
+        """All arrays with the axis of the members in front."""
+        stacked = []
+        for array, dim in zip(arrays, in_dims, strict=True):
+            if array is not None:
+                array = array.expand(info.batch_size, *array.shape) if dim is None else array.movedim(dim, 0)
+            stacked.append(array)
+        return attend_stacked(*stacked), (0, 0)
+
+
+def _attend_padded(h, receiver, sender, bias, gate, log_prior, offset):
+    """`Packed.attend` in torch operations, with compositions padded to equal numbers of elements."""
+    rows, present = _pad_index(offset)
+    h, padding = h[rows], len(h) - int(offset[-1])
     shape = (len(gate), 2, gate.shape[1])
     senders = F.linear(h, sender).unflatten(-1, shape)
     if receiver is None:
         one_each = bias.to(senders.dtype).view(shape).expand(len(h), 1, *shape)
-        return tuple(found.squeeze(1) for found in attend_dense(one_each, senders, gate, log_prior, present))
-    return attend_dense(F.linear(h, receiver, bias).unflatten(-1, shape), senders, gate, log_prior, present)
+        return tuple(found.squeeze(1) for found in attend_dense(one_each, senders, gate, log_prior[rows], present))
+    receivers = F.linear(h, receiver, bias).unflatten(-1, shape)
+    message, total = attend_dense(receivers, senders, gate, log_prior[rows], present)
+    return F.pad(message[present], (0, 0, 0, 0, 0, padding)), F.pad(total[present], (0, 0, 0, padding))
 
 
 def attend_dense(receiver, sender, gate, log_prior, present):

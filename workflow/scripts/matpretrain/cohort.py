@@ -44,12 +44,12 @@ class Cohort(nn.Module):
         """Outputs [C, B, k] of every member for its own rows.
 
         Args:
-            inputs: Inputs of the networks; of several a method padded(rows) returns a named tuple of tensors [C, B, ...].
+            inputs: Inputs of the networks; of several a method stacked(rows) returns a named tuple of tensors [C, ...].
             rows: [C, B] int64.
         """
         if self.size == 1:
             return self.network(inputs[rows[0]])[None]
-        batch, parameters, device = inputs.padded(rows), dict(self.network.named_parameters()), rows.device.type
+        batch, parameters, device = inputs.stacked(rows), dict(self.network.named_parameters()), rows.device.type
         if torch.is_autocast_enabled(device):  # vmap adds biases past autocast; in float32 they would make all results float32
             dtype = torch.get_autocast_dtype(device)
             parameters = {name: p.to(dtype) if name.endswith("bias") else p for name, p in parameters.items()}

@@ -6,14 +6,13 @@ three pooling heads, a residual trunk 64 -> 1024 -> 512 -> 256 and a residual ou
 
 import itertools
 import math
-from functools import cached_property
 from typing import NamedTuple
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from matpretrain.attention import ROWS, Packed, Padded
+from matpretrain.attention import ROWS, Packed, PackedMember
 from matpretrain.composition import Compositions
 from matpretrain.packed import members
 
@@ -21,14 +20,14 @@ WIDTH, HEADS, HIDDEN = 64, 3, 256
 TRUNK, HEAD = (1024, 512), (128, 64)
 REPRESENTATION = 256
 READS = ("compositions", "elements")  # what Inputs and Model are made from
-STACKS = True  # networks can train as a cohort: Inputs has `padded`
+STACKS = True  # networks can train as a cohort: Inputs has `stacked` and `reserve`
 TASKS = ("barlow_twins", "magpie", "structure")  # what Encoder can be pretrained by
 HIDDEN_SHARE = 0.1  # of the elements of a composition, in a masked view
 MASKED = -1  # an element hidden from the encoder: its vector is zero, its weight and its edges stay
 
 
-class Batch:
-    """Packed compositions: node arrays of length M, composition b owns nodes offset[b]:offset[b + 1].
+class Batch(NamedTuple):
+    """Packed compositions: node arrays of length M, composition b owns nodes offset[b]:offset[b + 1]; further nodes are padding.
 
     Attributes:
         element: [M] int64 row of the element table, or MASKED.
@@ -36,10 +35,9 @@ class Batch:
         offset: [B + 1] int64.
     """
 
-    __slots__ = ("element", "fraction", "offset")
-
-    def __init__(self, element, fraction, offset):
-        self.element, self.fraction, self.offset = element, fraction, offset
+    element: torch.Tensor
+    fraction: torch.Tensor
+    offset: torch.Tensor
 
     @property
     def groups(self):
@@ -51,31 +49,21 @@ class Batch:
 
         They are drawn without replacement from torch's random state (Huang et al. 2024, section on SSL).
         """
-        count = self.offset[1:] - self.offset[:-1]
-        row = torch.repeat_interleave(torch.arange(len(count), device=count.device), count)
+        node = torch.arange(len(self.element), device=self.offset.device)
+        row = torch.searchsorted(self.offset[1:], node, right=True)  # that of padding is the number of rows
         order = torch.argsort(row + torch.rand(len(row), dtype=torch.float64, device=row.device))  # shuffled within rows
-        rank = torch.arange(len(row), device=row.device) - self.offset[row]
-        hidden = order[rank < (HIDDEN_SHARE * count).long().clamp(min=1)[row]]
-        return Batch(self.element.index_fill(0, hidden, MASKED), self.fraction, self.offset)
+        n_hidden = (HIDDEN_SHARE * self.offset.diff()).long().clamp(min=1)
+        hidden = node - self.offset[row] < F.pad(n_hidden, (0, 1))[row]
+        return Batch(self.element.masked_fill(torch.empty_like(hidden).scatter_(0, order, hidden), MASKED), *self[1:])
 
 
-class PaddedBatch(NamedTuple):
-    """Compositions padded to the same number N of elements: what a cohort reads, since its members share every shape.
-
-    Attributes:
-        element: [..., B, N] int64 row of the element table, MASKED where there is padding.
-        fraction: [..., B, N] atomic fraction, 1 where there is padding.
-        present: [..., B, N] bool, False where there is padding.
-    """
-
-    element: torch.Tensor
-    fraction: torch.Tensor
-    present: torch.Tensor
+class MemberBatch(Batch):
+    """The Batches of the networks of a cohort, [C, M] and [C, B + 1], and the own one of each of them under `torch.func.vmap`."""
 
     @property
     def groups(self):
         """Which elements belong together."""
-        return Padded(self.present)
+        return PackedMember(self.offset)
 
 
 class CompositionInputs:
@@ -89,6 +77,7 @@ class CompositionInputs:
         self.element = torch.as_tensor(compositions.number, dtype=torch.int64, device=device)
         self.fraction = torch.as_tensor(compositions.fraction, dtype=dtype, device=device)
         self.offset = torch.as_tensor(compositions.offset, dtype=torch.int64, device=device)
+        self.count, self._reserved = self.offset.diff(), {}
 
     @classmethod
     def read(cls, path, device="cpu"):
@@ -99,21 +88,41 @@ class CompositionInputs:
         return len(self.offset) - 1
 
     def __getitem__(self, rows):
+        if rows.is_cuda:
+            return Batch(*(of_members[0] for of_members in self.stacked(rows[None])))
         node, _, offset = members(self.offset, rows)
         return Batch(self.element[node], self.fraction[node], offset)
 
-    @cached_property
-    def _padded(self):
-        """All compositions as one PaddedBatch."""
-        count = self.offset.diff()
-        present = torch.arange(int(count.max()), device=count.device) < count[:, None]
-        element, fraction = self.element.new_full(present.shape, MASKED), self.fraction.new_ones(present.shape)
-        element[present], fraction[present] = self.element, self.fraction
-        return PaddedBatch(element, fraction, present)
+    def stacked(self, rows):
+        """MemberBatch of the rows [C, B] of C networks, with as many nodes as the largest of them needs, padded to a multiple of ROWS,
+        or as `reserve` says while a graph is captured."""
+        offset = F.pad(self.count[rows].cumsum(-1), (1, 0))
+        captured = rows.is_cuda and torch.cuda.is_current_stream_capturing()
+        n_nodes = self._reserved[rows.shape[1]] if captured else _up(int(offset[:, -1].max()))
+        node = torch.arange(n_nodes, device=rows.device).expand(len(rows), -1)
+        row = torch.searchsorted(offset[:, 1:].contiguous(), node.contiguous(), right=True).clamp(max=rows.shape[1] - 1)
+        source = (self.offset[rows].gather(1, row) + node - offset.gather(1, row)).clamp(max=len(self.element) - 1)
+        padding = node >= offset[:, -1:]
+        return MemberBatch(self.element[source].masked_fill(padding, MASKED), self.fraction[source].masked_fill(padding, 1.0), offset)
 
-    def padded(self, rows):
-        """PaddedBatch of rows [..., B]; nothing in it depends on which rows they are but the numbers."""
-        return PaddedBatch(*(whole[rows] for whole in self._padded))
+    def reserve(self, steps):
+        """Fix the sizes of the batches that steps, whose rows are given, need, for graphs that are captured from now on.
+
+        Args:
+            steps: list of int64 tensors [C, B].
+
+        Returns:
+            {B: nodes}, which has grown where a step needs more than all before.
+        """
+        for size in {rows.shape[1] for rows in steps}:
+            largest = torch.stack([self.count[rows].sum(1).max() for rows in steps if rows.shape[1] == size]).max()
+            self._reserved[size] = max(self._reserved.get(size, 0), _up(int(largest)))
+        return dict(self._reserved)
+
+
+def _up(n_nodes):
+    """The next multiple of ROWS."""
+    return -(-n_nodes // ROWS) * ROWS
 
 
 def _uniform(*shape, fan_in):
@@ -147,9 +156,9 @@ class WeightedAttention(nn.Module):
         """Messages have the shape of h, pooled vectors are [B, 64].
 
         Args:
-            h: [M, 64] of a Batch, [B, N, 64] of a PaddedBatch.
-            log_fraction: [M] or [B, N].
-            groups: Packed or Padded, who belongs together.
+            h: [M, 64].
+            log_fraction: [M].
+            groups: Packed, who belongs together.
         """
         log_prior = log_fraction.unsqueeze(-1) * self.power
         message, total = groups.attend(h, self.receiver, self.sender, self.bias, self.gate, log_prior)
@@ -193,12 +202,9 @@ class RoostEncoder(nn.Module):
         )
 
     def forward(self, batch, messages=True):
-        """Batch or PaddedBatch of B compositions -> [B, 256]. Without messages every element of a Batch sees only itself
-        until the pooling."""
-        element, fraction = batch.element, batch.fraction
-        if isinstance(batch, Batch):
-            padding = (0, -len(element) % ROWS)
-            element, fraction = F.pad(element, padding, value=MASKED), F.pad(fraction, padding, value=1.0)
+        """Batch of B compositions -> [B, 256]. Without messages every element sees only itself until the pooling."""
+        padding = (0, -len(batch.element) % ROWS)
+        element, fraction = F.pad(batch.element, padding, value=MASKED), F.pad(batch.fraction, padding, value=1.0)
         # All elements are embedded, whichever are present: so the shapes of products stay the same. The last row is MASKED.
         table = self.embedding(F.pad(self.element_vectors, (0, 0, 0, 1)))
         h, log_fraction = torch.cat([table[element], fraction.unsqueeze(-1)], -1), fraction.log()

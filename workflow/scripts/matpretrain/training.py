@@ -7,9 +7,10 @@ import warnings
 
 import torch
 
-from matpretrain.cohort import Cohort, clip_gradients
+from matpretrain.cohort import Cohort, clip_gradients, level
 from matpretrain.files import DataError
 from matpretrain.processes import Stopped, deferred, stop_reason
+from matpretrain.replay import Replayed
 from matpretrain.selection import Selection
 from matpretrain.states import interval, load_state, save_state
 
@@ -30,7 +31,8 @@ class Diverged(FloatingPointError):
 
 
 def fit(
-    model, loss, train, evaluate, recipe, *, seed, cost=None, weight=len, report=None, progress=None, state=None, sums=None
+    model, loss, train, evaluate, recipe, *, seed, cost=None, reserve=None, weight=len, report=None, progress=None, state=None,
+    sums=None
 ):  # fmt: skip
     """Train one network in place, as a cohort of one, and leave it with the selected weights.
 
@@ -44,6 +46,8 @@ def fit(
         seed: seeds the order of the batches; the caller seeds the initial weights and torch's random state.
         cost: int64 tensor [rows] by row, what a row costs (its edges); a step then takes as many rows as cost what batch_size
             rows cost on average, so that no step is much larger than the others. By default batch_size rows.
+        reserve: called with the rows [1, B] of every step before an epoch (Inputs.reserve): `loss` then makes arrays of sizes that do
+            not depend on the rows, and steps on a GPU are replayed (replay.Replayed).
         weight: function (rows) -> weight of their loss in the mean of an epoch: their number, unless the loss is a mean over
             something else.
         report: called with the history row of each epoch.
@@ -69,6 +73,7 @@ def fit(
         recipe,
         seeds=[seed],
         cost=cost,
+        reserve=reserve,
         weight=weight,
         report=report and (lambda rows: report(rows[0])),
         progress=progress,
@@ -79,7 +84,8 @@ def fit(
 
 
 def fit_cohort(
-    cohort, loss, trains, evaluate, recipe, *, seeds, cost=None, weight=len, report=None, progress=None, state=None, sums=None
+    cohort, loss, trains, evaluate, recipe, *, seeds, cost=None, reserve=None, weight=len, report=None, progress=None, state=None,
+    sums=None
 ):  # fmt: skip
     """The training loop: `fit` for the C networks of a Cohort, each with its own rows, their order and selected weights.
 
@@ -91,6 +97,7 @@ def fit_cohort(
         trains: C int64 tensors of training rows, which make steps of the same size and number.
         evaluate: function (cohort) -> list of C dicts of floats.
         seeds: C seeds.
+        reserve: called with the rows [C, B] of every step. Steps are not replayed where members have stopped early.
         report: called with the list of C history rows of each epoch, None for members that had stopped before.
         recipe, cost, weight, progress, state, sums: as of `fit`.
 
@@ -109,7 +116,9 @@ def fit_cohort(
     batch, n_batches = recipe.batches_for(trains)
     n_steps = recipe.epochs * n_batches
     parameters = [p for p in cohort.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(_groups(cohort, parameters, recipe), lr=0.0, fused=True)
+    on_gpu = device.type == "cuda"
+    learning_rate = torch.zeros((), device=device) if on_gpu else 0.0  # at one place, where a graph can read it
+    optimiser = torch.optim.AdamW(_groups(cohort, parameters, recipe), lr=learning_rate, fused=True, capturable=on_gpu)
     average = WeightAverage(cohort, recipe.average * n_steps) if recipe.average else None
     tested = average.model if average else cohort
     selection = Selection(recipe, cohort.size)
@@ -147,7 +156,7 @@ def fit_cohort(
                 "orders": drawn,
                 "step": step,
                 "random": torch.get_rng_state(),
-                "random_device": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+                "random_device": torch.cuda.get_rng_state(device) if on_gpu else None,
                 "total": total,
                 "norms": norms,
                 "sums": {name: torch.as_tensor(value) for name, value in (sums or {}).items()},
@@ -157,6 +166,18 @@ def fit_cohort(
             state,
         )
 
+    def train(rows):
+        """A step on C tensors of rows: their losses [C] and the norms of the gradients [C]."""
+        with recipe.autocast(device):
+            values = loss(cohort, rows)
+        optimiser.zero_grad(set_to_none=True)
+        values.sum().backward()
+        values = _silenced(values.detach(), parameters, stopped)
+        found = clip_gradients(cohort, recipe.clip) if recipe.clip else torch.zeros_like(values)
+        optimiser.step()
+        return values, found
+
+    replayed = Replayed(train) if reserve and on_gpu else None
     pause, kept = interval(), started
     with deferred(), recipe.products(device):
         for epoch in range(max(map(len, selection.histories)) + 1, recipe.epochs + 1):
@@ -172,19 +193,14 @@ def fit_cohort(
                 batches.append(split(shuffled, batch, None if cost is None else cost[shuffled]))
             steps = list(zip(*batches, strict=True))
             shares = weights(steps)
+            sizes = reserve([level(rows)[0] for rows in steps]) if replayed else None
             for step, rows in enumerate(steps[done:], done + 1):
                 rate = recipe.learning_rate_at((epoch - 1) * n_batches + step - 1, n_steps)
+                learning_rate = learning_rate.fill_(rate) if on_gpu else rate
                 for group in optimiser.param_groups:
-                    group["lr"] = rate
+                    group["lr"] = learning_rate
                 try:
-                    with recipe.autocast(device):
-                        values = loss(cohort, rows)
-                    optimiser.zero_grad(set_to_none=True)
-                    values.sum().backward()
-                    values = _silenced(values.detach(), parameters, stopped)
-                    if recipe.clip:
-                        norms += clip_gradients(cohort, recipe.clip)
-                    optimiser.step()
+                    values, found = replayed(rows, sizes) if replayed and not len(stopped) else train(rows)
                 except torch.OutOfMemoryError:
                     raise DataError(
                         f"no memory left on {device} for a training step of {sum(map(len, rows))} rows; lower batch_size of the "
@@ -195,6 +211,7 @@ def fit_cohort(
                 if average:
                     average.update(cohort)
                 total += values * shares[step - 1]
+                norms += found
                 if progress:
                     progress(epoch, step, n_batches)
                 reason = stop_reason()
@@ -280,18 +297,21 @@ def split(rows, batch, cost=None):
 
 
 def in_parts(network, inputs, rows):
-    """Outputs of a network, without gradients, for as many rows [n] at a time as its inputs say: a list in their order.
+    """Outputs of a network for as many rows [..., n] at a time as its inputs say, without gradients: a list in their order.
+
+    Args:
+        network: function (inputs, rows) of which rows [..., n] are given in parts.
 
     Where the device has not the memory, half as many are taken, from then on.
 
     Raises:
         DataError: it has not the memory for one row.
     """
-    outputs, start = [], 0
-    while start < len(rows) or not outputs:
-        size = min(getattr(inputs, "CHUNK", CHUNK[rows.device.type]), max(1, len(rows)))
+    outputs, start, n_rows = [], 0, rows.shape[-1]
+    while start < n_rows or not outputs:
+        size = min(getattr(inputs, "CHUNK", CHUNK[rows.device.type]), max(1, n_rows))
         try:
-            outputs.append(network(inputs[rows[start : start + size]]))
+            outputs.append(network(inputs, rows[..., start : start + size]))
             start += size
             continue
         except torch.OutOfMemoryError:
@@ -307,9 +327,20 @@ def in_parts(network, inputs, rows):
 
 def predict(model, inputs, rows, recipe):
     """Outputs [n, k] of the model for int64 rows [n], as a float64 numpy array."""
-    model.eval()
-    with torch.inference_mode(), recipe.autocast(rows.device):
-        return torch.cat(in_parts(model, inputs, rows)).double().cpu().numpy()
+    return predict_members(Cohort([model]), inputs, [rows], recipe)[0]
+
+
+def predict_members(cohort, inputs, rows, recipe):
+    """Outputs [n_c, k] of every member for its own rows, a list of C float64 numpy arrays.
+
+    Args:
+        rows: C int64 tensors [n_c].
+    """
+    cohort.eval()
+    filled, _ = level(rows)
+    with torch.inference_mode(), recipe.autocast(filled.device):
+        outputs = torch.cat(in_parts(cohort, inputs, filled), 1).double().cpu().numpy()
+    return [own[: len(asked)] for own, asked in zip(outputs, rows, strict=True)]
 
 
 class WeightAverage:

@@ -89,4 +89,4 @@ def embed(encoder, inputs, rows=None):
     """[rows, d] float32 output of an encoder for rows of its inputs, by default all: its representation before the last ReLU."""
     rows = torch.arange(len(inputs)) if rows is None else rows
     with torch.inference_mode():
-        return torch.cat(in_parts(encoder, inputs, rows)).numpy()
+        return torch.cat(in_parts(lambda inputs, rows: encoder(inputs[rows]), inputs, rows)).numpy()
