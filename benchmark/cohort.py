@@ -77,9 +77,7 @@ if __name__ == "__main__":
         rates, memory = {"one after another": [], "as one": []}, {}
         for _ in range(options.rounds):
             models = [Roost(vectors, 2).to(device) for _ in range(size)]
-            alone = [
-                seconds(Cohort([copy.deepcopy(model)]), inputs, target, recipe, rows, options.replay) for model in models
-            ]
+            alone = [seconds(Cohort([copy.deepcopy(model)]), inputs, target, recipe, rows, options.replay) for model in models]
             as_one = seconds(Cohort(models), inputs, target, recipe, rows, True)
             rates["one after another"].append(size * len(rows) / sum(time for time, _ in alone))
             rates["as one"].append(size * len(rows) / as_one[0])

@@ -3,6 +3,7 @@
 PYTHONPATH=workflow/scripts:tests python -m pytest -c /dev/null --noconftest tests/test_gpu.py
 """
 
+import itertools
 import math
 
 import numpy as np
@@ -161,7 +162,9 @@ def test_an_interrupted_replayed_training_goes_on(compositions, vectors, tmp_pat
 
 def test_folds_that_stop_early_stop_within_a_replayed_cohort(compositions, vectors):
     settings = recipe(epochs=30, patience=2, learning_rate=3e-3, clip=1.0, batch_size=16)
-    histories = [found[1] for found in finetune.train_members(members(compositions, vectors, recipe=settings), lambda text: None)]
+    histories = [
+        found[1] for found in finetune.train_members(members(compositions, vectors, recipe=settings), lambda text: None)
+    ]
     lengths = {len(history) for history in histories}
     assert len(lengths) > 1 and all(np.isfinite(history["loss"]).all() for history in histories)
 
@@ -184,6 +187,6 @@ def test_what_is_masked_on_the_gpu(compositions):
     batch = inputs[torch.arange(N_ROWS, device=GPU)]
     hidden = (batch.masked().element == roost.MASKED).cpu()
     offset = batch.offset.cpu()
-    of_rows = [int(hidden[a:b].sum()) for a, b in zip(offset[:-1], offset[1:], strict=True)]
+    of_rows = [int(hidden[a:b].sum()) for a, b in itertools.pairwise(offset)]
     assert of_rows == [max(1, int(0.1 * n)) for n in compositions.count.tolist()]
     assert hidden[offset[-1] :].all()

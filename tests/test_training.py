@@ -186,19 +186,32 @@ def test_products_round_only_where_asked_for(problem, precision):
     found = [error for when in errors.values() for error in when]
     if precision == "float32":
         assert max(found) < 100
-    elif multiplies_bfloat16("cpu"):
+    elif multiplies_bfloat16():
         assert min(found) > 1000
     assert rounding() < 100 and torch.backends.mkldnn.matmul.fp32_precision == "none"
 
 
 @pytest.mark.parametrize("native", [True, False])
 def test_auto_precision_follows_the_hardware(native, monkeypatch):
-    monkeypatch.setattr("matpretrain.recipe.multiplies_bfloat16", lambda kind: native)
+    monkeypatch.setattr("matpretrain.recipe.multiplies_bfloat16", lambda: native)
     with recipe(precision="auto").autocast("cpu"):
         assert torch.backends.mkldnn.matmul.fp32_precision == ("bf16" if native else "ieee")
-    assert recipe(precision="auto").rounds("cuda:0") is native
-    assert recipe(precision="bfloat16").rounds("cuda:0") and not recipe(precision="float32").rounds("cuda:0")
-    assert isinstance(multiplies_bfloat16("cpu"), bool)
+    assert isinstance(multiplies_bfloat16(), bool)
+
+
+@pytest.mark.parametrize(
+    ("precision", "device", "form"),
+    [("auto", "cuda:0", "tf32"), ("bfloat16", "cuda:0", "bf16"), ("tfloat32", "cuda:0", "tf32"), ("float32", "cuda:0", "ieee"),
+     ("tfloat32", "cpu", "ieee"), ("bfloat16", "cpu", "bf16")],
+)  # fmt: skip
+def test_what_factors_are_rounded_to(precision, device, form):
+    settings, matmul = recipe(precision=precision), torch.backends.cuda.matmul
+    assert settings.factors(device) == form
+    if device != "cpu":
+        before = matmul.fp32_precision
+        with settings.products(device):
+            assert matmul.fp32_precision == ("tf32" if form == "tf32" else "ieee")
+        assert matmul.fp32_precision == before
 
 
 def test_a_loss_that_is_not_finite_stops_the_job(problem, fault):

@@ -23,6 +23,7 @@ import torch
 from torch.nn import functional as F
 
 from matpretrain.loops import in_shares
+from matpretrain.stacking import Product, for_members
 
 try:
     import numba
@@ -90,13 +91,13 @@ class PackedMember(Packed):
 
     def attend(self, *arrays):
         """As `Packed.attend`; all networks are computed at once (`attend_stacked`)."""
-        return _OfMembers.apply(*arrays, self.offset)
+        return _attend_members(*arrays, self.offset)
 
 
 def attend_stacked(h, receiver, sender, bias, gate, log_prior, offset):
     """`Packed.attend` of C networks: every array has a first axis [C]. On a GPU no size is read from it, so a graph can hold it."""
     if kernels is not None and h.is_cuda:
-        u, v = (None if weight is None else h @ weight.mT for weight in (receiver, sender))
+        u, v = (None if weight is None else Product.apply(h, weight, None) for weight in (receiver, sender))
         return kernels.StackedAttention.apply(u, v, bias, gate, log_prior, offset, SLOPE, EPSILON)
     arrays = (h, receiver, sender, bias, gate, log_prior)
     members = zip(*([None] * len(h) if array is None else array for array in arrays), offset, strict=True)
@@ -104,26 +105,7 @@ def attend_stacked(h, receiver, sender, bias, gate, log_prior, offset):
     return torch.stack(message), torch.stack(total)
 
 
-class _OfMembers(torch.autograd.Function):
-    """Where `torch.func.vmap` meets `attend_stacked`, whose operations have their own derivatives."""
-
-    @staticmethod
-    def forward(*arrays):
-        raise NotImplementedError("only for members of a cohort")
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        """Nothing is kept: no derivative is taken of `forward`."""
-
-    @staticmethod
-    def vmap(info, in_dims, *arrays):
-        """All arrays with the axis of the members in front."""
-        stacked = []
-        for array, dim in zip(arrays, in_dims, strict=True):
-            if array is not None:
-                array = array.expand(info.batch_size, *array.shape) if dim is None else array.movedim(dim, 0)
-            stacked.append(array)
-        return attend_stacked(*stacked), (0, 0)
+_attend_members = for_members(attend_stacked)
 
 
 def _attend_padded(h, receiver, sender, bias, gate, log_prior, offset):

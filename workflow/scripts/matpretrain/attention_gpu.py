@@ -193,8 +193,8 @@ class StackedAttention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, d_message, d_total):
-        u, v, bias, gate, prior, offset, message, *_ = arrays = ctx.saved_tensors
-        n_nodes, n_rows, _, _, _, pooled, heads, width = ctx.sizes
+        u, v, bias, gate, prior, *_ = arrays = ctx.saved_tensors
+        _, n_rows, *_, pooled, heads, width = ctx.sizes
         n_networks = len(v)
         dv = torch.empty_like(v)
         du = dv if pooled else torch.empty_like(u)

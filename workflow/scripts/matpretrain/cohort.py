@@ -12,6 +12,8 @@ from torch import nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.nn import functional as F
 
+from matpretrain.stacking import MemberLinear
+
 FILL = -1  # no row
 
 
@@ -39,6 +41,9 @@ class Cohort(nn.Module):
             stacked, _ = stack_module_state(networks)
             for name, parameter in self.network.named_parameters():
                 parameter.data = stacked[name].detach()
+            for module in self.network.modules():
+                if type(module) is nn.Linear:
+                    module.__class__ = MemberLinear
 
     def forward(self, inputs, rows):
         """Outputs [C, B, k] of every member for its own rows.

@@ -50,37 +50,47 @@ class Recipe:
             return self.learning_rate
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (n_steps - warmup)))
 
-    def rounds(self, device):
-        """Whether matrix products on a device round what they multiply to bfloat16."""
+    def factors(self, device):
+        """What matrix products on a device round what they multiply to: "ieee" (float32), "tf32" or "bf16"."""
         kind = torch.device(device).type
-        return self.precision == "bfloat16" or (self.precision == "auto" and multiplies_bfloat16(kind))
+        if self.precision == "auto":
+            return "tf32" if kind == "cuda" else "bf16" if multiplies_bfloat16() else "ieee"
+        if self.precision == "bfloat16":
+            return "bf16"
+        return "tf32" if self.precision == "tfloat32" and kind == "cuda" else "ieee"
 
+    @contextlib.contextmanager
     def products(self, device):
-        """Context in which matrix products on a CPU, forward and backward, run in the recipe's precision."""
-        return cpu_products(self.rounds(device)) if torch.device(device).type == "cpu" else contextlib.nullcontext()
+        """Context of matrix products, forward and backward, in the recipe's precision; on a GPU bfloat16 needs `forward` as well."""
+        kind, form = torch.device(device).type, self.factors(device)
+        with products(kind, "ieee" if kind == "cuda" and form == "bf16" else form):
+            yield
 
+    @contextlib.contextmanager
     def autocast(self, device):
-        """Context of a forward pass in the recipe's precision: on a CPU `products`, on a GPU torch's autocast."""
-        if torch.device(device).type == "cpu":
-            return self.products(device)
-        return torch.autocast("cuda", torch.bfloat16, enabled=self.rounds(device))
+        """Context of a forward pass in the recipe's precision: `products`, and for bfloat16 on a GPU torch's autocast."""
+        kind = torch.device(device).type
+        cast = kind == "cuda" and self.factors(device) == "bf16"
+        with self.products(device), torch.autocast("cuda", torch.bfloat16) if cast else contextlib.nullcontext():
+            yield
 
 
-def multiplies_bfloat16(kind):
-    """Whether a kind of device ("cpu", "cuda") has matrix units for bfloat16."""
-    if kind == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+def multiplies_bfloat16():
+    """Whether the processor has matrix units for bfloat16 (AMX)."""
     return torch.cpu._is_amx_tile_supported()
 
 
 @contextlib.contextmanager
-def cpu_products(rounded):
-    """Context in which the factors of float32 matrix products on a CPU are rounded to bfloat16, or are not.
+def products(kind, form):
+    """Context in which the factors of float32 matrix products on a kind of device are rounded to "bf16" or "tf32", or are not ("ieee").
 
-    oneDNN rounds them on the way into the processor's matrix units (AMX), where it has some; sums and results stay float32.
+    They are on the way into the matrix units, where there are some (AMX, tensor cores); sums and results stay float32.
+
+    Args:
+        kind: "cpu" ("ieee" or "bf16") or "cuda" ("ieee" or "tf32").
     """
-    matmul = torch.backends.mkldnn.matmul
-    before, matmul.fp32_precision = matmul.fp32_precision, "bf16" if rounded else "ieee"
+    matmul = torch.backends.mkldnn.matmul if kind == "cpu" else torch.backends.cuda.matmul
+    before, matmul.fp32_precision = matmul.fp32_precision, form
     try:
         yield
     finally:

@@ -103,7 +103,9 @@ class CompositionInputs:
         row = torch.searchsorted(offset[:, 1:].contiguous(), node.contiguous(), right=True).clamp(max=rows.shape[1] - 1)
         source = (self.offset[rows].gather(1, row) + node - offset.gather(1, row)).clamp(max=len(self.element) - 1)
         padding = node >= offset[:, -1:]
-        return MemberBatch(self.element[source].masked_fill(padding, MASKED), self.fraction[source].masked_fill(padding, 1.0), offset)
+        return MemberBatch(
+            self.element[source].masked_fill(padding, MASKED), self.fraction[source].masked_fill(padding, 1.0), offset
+        )
 
     def reserve(self, steps):
         """Fix the sizes of the batches that steps, whose rows are given, need, for graphs that are captured from now on.
