@@ -1,5 +1,6 @@
 """A regression that a small network fits, and a recipe for it."""
 
+import finetune
 import torch
 from torch import nn
 
@@ -25,3 +26,9 @@ class Line(nn.Module):
 
 def recipe(**changes):
     return Recipe(**{**vars(RECIPE), **changes})
+
+
+def all_folds(training, threads, say, state):
+    """What a job of one Training makes of all outer folds: predictions, history, what is kept of each fold."""
+    finetune.finetune([training], threads, say, state)
+    return finetune.read_folds(training, state)

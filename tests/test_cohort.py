@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from small_problem import Line, recipe
+from small_problem import Line, all_folds, recipe
 from torch.func import vmap
 
 from matpretrain import objectives, roost, states
@@ -301,8 +301,8 @@ def test_under_autocast_a_cohort_computes_in_the_same_precision_as_a_network_alo
 def test_folds_that_train_together_predict_what_they_predict_alone(table, tmp_path):
     """After three epochs: rounding grows with every step, as between the fused and the padded form of a network alone."""
     said = []
-    alone, history, kept = finetune.finetune(training(table), 1, said.append, tmp_path / "alone")
-    together, other, stacked = finetune.finetune(training(table, cohort=5), 1, said.append, tmp_path / "together")
+    alone, history, kept = all_folds(training(table), 1, said.append, tmp_path / "alone")
+    together, other, stacked = all_folds(training(table, cohort=5), 1, said.append, tmp_path / "together")
     assert [line.rpartition(" on ")[0] for line in said if "rows" in line] == [
         "62 rows, 5 folds, 1 at a time",
         "62 rows, 5 folds, in cohorts of 5, 1 at a time",
@@ -319,18 +319,26 @@ def test_folds_that_train_together_predict_what_they_predict_alone(table, tmp_pa
     assert np.abs(kept[0]["weights"]["head.2.weight"] - kept[1]["weights"]["head.2.weight"]).max() > 1e-2
 
 
+def together(*trainings):
+    """Folds of every cohort, with the name of the Training where there are several."""
+    groups = finetune.cohorts(list(trainings))
+    return [[(own.name, fold) if own.name else fold for own, fold in group] for group in groups]
+
+
 def test_who_trains_together(table):
-    assert training(table).cohorts() == [[0], [1], [2], [3], [4]]
-    assert training(table, cohort=2).cohorts() == [[0, 1], [2, 3], [4]]
-    assert training(table, device="cuda:0").cohorts() == [[0, 1, 2, 3, 4]]
-    assert training(table, device="cuda:0", encoder="finder").cohorts() == [[0], [1], [2], [3], [4]]
+    assert together(training(table)) == [[0], [1], [2], [3], [4]]
+    assert together(training(table, cohort=2)) == [[0, 1], [2, 3], [4]]
+    assert together(training(table, device="cuda:0")) == [[0, 1, 2, 3, 4]]
+    assert together(training(table, device="cuda:0", encoder="finder")) == [[0], [1], [2], [3], [4]]
+    runs = [training(table, device="cuda:0", name=name, seed=seed) for name, seed in (("a/seed0", 0), ("a/seed1", 1))]
+    assert together(*runs) == [[(name, fold) for name in ("a/seed0", "a/seed1") for fold in range(5)]]
     uneven = table.assign(fold=[0, 1] * 8 + [2] * 30 + [3, 4] * 8)
-    assert training(uneven, cohort=5).cohorts() == [[0, 1, 3, 4], [2]]
+    assert together(training(uneven, cohort=5)) == [[0, 1, 3, 4], [2]]
 
 
 def test_a_cohort_that_was_killed_while_it_wrote_its_results_writes_them_all(table, tmp_path, monkeypatch):
     job, written = training(table, cohort=3), []
-    whole = finetune.finetune(job, 1, lambda text: None, tmp_path / "whole")[0]
+    whole = all_folds(job, 1, lambda text: None, tmp_path / "whole")[0]
     monkeypatch.setenv(states.MINUTES, "0")
     save = finetune.save_state
 
@@ -342,10 +350,10 @@ def test_a_cohort_that_was_killed_while_it_wrote_its_results_writes_them_all(tab
     monkeypatch.setattr(finetune, "save_state", killed)
     state = tmp_path / "killed"
     with pytest.raises(KeyboardInterrupt):
-        finetune.finetune(job, 1, lambda text: None, state)
+        all_folds(job, 1, lambda text: None, state)
     assert sorted(path.name for path in state.iterdir()) == ["fold0.pt", "training0-1-2.pt"]
     monkeypatch.setattr(finetune, "save_state", lambda record, path: (written.append(path.name), save(record, path)))
-    again = finetune.finetune(job, 1, lambda text: None, state)[0]
+    again = all_folds(job, 1, lambda text: None, state)[0]
     assert written == [f"fold{k}.pt" for k in range(5)] and again.equals(whole)
     assert not list(state.glob("training*.pt"))
 
@@ -361,16 +369,16 @@ def test_what_goes_wrong_names_the_folds(table, tmp_path, monkeypatch):
 
     monkeypatch.setattr(finetune, "fit_cohort", stop)
     with pytest.raises(Stopped, match="stopped on SIGTERM: folds 0, 1, 2 after epoch 1, step 2 of 6; the next run"):
-        finetune.finetune(job, 1, lambda text: None, tmp_path)
+        all_folds(job, 1, lambda text: None, tmp_path)
     monkeypatch.setattr(finetune, "fit_cohort", diverge)
     with pytest.raises(FloatingPointError, match="^fold 2: training loss became nan in epoch 3"):
-        finetune.finetune(job, 1, lambda text: None, tmp_path)
+        all_folds(job, 1, lambda text: None, tmp_path)
 
 
 def test_folds_that_stop_early_report_until_they_stop(table, tmp_path):
     said, changes = [], {"epochs": 12, "patience": 2, "learning_rate": 3e-3, "select": "best", "clip": 1.0}
     job = training(table, cohort=5, recipe=recipe(**changes))
-    history = finetune.finetune(job, 1, said.append, tmp_path)[1]
+    history = all_folds(job, 1, said.append, tmp_path)[1]
     epochs = history.groupby("fold")["epoch"].max()
     assert epochs.nunique() > 1 and epochs.min() < 12
     assert sum(line.startswith("fold 0: epoch") for line in said) == epochs[0]

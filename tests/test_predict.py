@@ -13,8 +13,9 @@ import pytest
 import torch
 import yaml
 from conftest import PROJECT
-from finetune import Training, finetune
+from finetune import Training
 from safetensors.torch import load_file, save
+from small_problem import all_folds
 
 from matpretrain import roost
 from matpretrain.composition import element_fractions, matscholar_vectors, parse_formulas, take
@@ -59,7 +60,7 @@ def train(folder, loss="robust_l1", seeds=(0, 1), threads=1):
             seed=seed,
             device="cpu",
         )
-        predictions, _, kept = finetune(training, threads, quiet, folder / f"state{seed}")
+        predictions, _, kept = all_folds(training, threads, quiet, folder / f"state{seed}")
         record = {"encoder": "roost", "n_outputs": 2 if loss == "robust_l1" else 1, "loss": loss, "recipe": recipe}
         record |= {"dataset": "mine", "model": "roost", "seed": seed, "unit": "microvolt/K"}
         save_members(kept, {"element_vectors": VECTORS}, compositions, record, folder / f"seed{seed}")

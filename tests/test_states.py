@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from small_problem import RECIPE
+from small_problem import RECIPE, all_folds
 
 from matpretrain import states
 from matpretrain.files import DataError, atomic_path
@@ -213,9 +213,7 @@ def folds(monkeypatch):
 
 
 def finetuned(folds, state):
-    import finetune
-
-    return finetune.finetune(folds[0], 1, lambda text: None, state)
+    return all_folds(folds[0], 1, lambda text: None, state)
 
 
 def test_finished_folds_are_not_trained_again(folds, tmp_path):

@@ -11,6 +11,7 @@ import torch
 from connect_structures import connect_structures
 from prepare_dataset import prepare_dataset
 from pymatgen.core import Lattice, Structure
+from small_problem import all_folds
 
 from matpretrain import graphs, sources
 from matpretrain.crystal import read_structures
@@ -20,6 +21,7 @@ from matpretrain.members import load_members, save_members
 from matpretrain.predict import predict_file
 from matpretrain.recipe import Recipe
 from matpretrain.splits import outer_folds
+from matpretrain.training import predict
 
 FAULTS = "Datasets with structures"
 SALT = Structure(Lattice.cubic(4.2), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
@@ -207,7 +209,7 @@ def test_a_network_of_structures_learns_and_its_members_load(tmp_path, fault):
     training = finetune.Training(
         table, str(tmp_path / "graphs.safetensors"), "megnet", {"size": "small"}, None, "mse", recipe, 0.1, "70%", 0, "cpu"
     )
-    predictions, history, kept = finetune.finetune(training, 1, quiet, tmp_path / "state")
+    predictions, history, kept = all_folds(training, 1, quiet, tmp_path / "state")
     loss = history.groupby("epoch")["loss"].mean()
     assert loss.iloc[-1] < 0.8 * loss.iloc[0]
     compositions = finetune.Compositions(np.array([11], np.uint8), np.array([1.0]), np.array([0, 1]))
@@ -226,7 +228,7 @@ def test_a_network_of_structures_learns_and_its_members_load(tmp_path, fault):
     test = predictions[(predictions["part"] == "test") & (predictions["fold"] == 1)]
     rows = torch.as_tensor(np.flatnonzero(table["fold"] == 1))
     network = training.inputs
-    again = finetune.predict(member.network, network, rows, recipe)[:, 0] * member.std + member.mean
+    again = predict(member.network, network, rows, recipe)[:, 0] * member.std + member.mean
     assert (
         test["prediction"].to_numpy() == pytest.approx(again, rel=1e-5)
         and test["id"].tolist() == table["id"].iloc[rows].tolist()

@@ -145,6 +145,31 @@ def test_one_thread_and_two_give_the_same_predictions(finished):
     assert finished.snakemake(*finished.arguments).returncode == 0
 
 
+def test_runs_that_train_together_predict_what_they_predict_alone(finished, tmp_path):
+    """All seeds and initialisations of Roost in one job; rounding grows with every step."""
+    from conftest import Checkout
+
+    checkout = Checkout(tmp_path)
+    write_csv_of_60(checkout.folder)
+    targets = [f"results/finetune/mine/{model}/predictions.csv" for model in ("roost", "roost-ssl")]
+    arguments = [*write_config(checkout.folder), "--config", "cohort=all", "--", *targets]
+    done = checkout.snakemake(*arguments)
+    assert done.returncode == 0, done.text
+    assert "20 folds, in cohorts of 20, 1 at a time" in done.text
+    for target in targets:
+        alone, together = (read_csv(folder / target) for folder in (finished.folder, checkout.folder))
+        assert together[COLUMNS[:5]].equals(alone[COLUMNS[:5]])
+        assert (together["prediction"] - alone["prediction"]).abs().max() < 1e-3 * alone["target"].std()
+    record = json.loads((checkout.folder / "results/finetune/mine/roost/seed1/provenance.json").read_text())
+    assert "results/together/mine/roost/folds" in record["inputs"] and record["device"]
+    assert not (checkout.folder / "results/together/mine/roost/folds").exists()
+    assert "Nothing to be done" in checkout.snakemake("-n", *arguments).text
+    done = checkout.snakemake(
+        "-n", *write_config(checkout.folder), "--config", "cohort=all", "--", targets[0].replace("roost/", "roost/seed7/")
+    )
+    assert done.returncode == 0 and "finetune_together" not in done.text
+
+
 def test_a_comment_reruns_nothing_and_a_formula_what_uses_it(finished):
     edit_module(finished, "matpretrain/roost.py", "HEADS, HIDDEN = 64, 3, 256", "HEADS, HIDDEN = 64, 3, 256  # sizes")
     edit_module(finished, "matpretrain/magpie.py", '"""The Magpie fingerprint', '"""This is the Magpie fingerprint')

@@ -46,12 +46,14 @@ def pretraining_of(model):
     return name if name in config["pretraining"] else None
 
 
+def made_of(model):
+    """What a network is made from; two with the same have the same parameters."""
+    entry = config["models"][model]
+    return entry["encoder"], arguments_of(model), elements_of(entry)
+
+
 def scratch_of(model):
     """The network of the benchmark with the same encoder and element vectors and no pretraining; None without one."""
-
-    def made_of(m):
-        entry = config["models"][m]
-        return entry["encoder"], arguments_of(m), elements_of(entry)
 
     same = [m for m in TRAINED if made_of(m) == made_of(model)]
     return next((m for m in same if not pretraining_of(m)), None)
@@ -182,8 +184,45 @@ def backend(entry):
 
 
 def cohort_of(entry):
-    """Outer folds that train as one: the configured number for a network whose weights can be stacked, else 1."""
-    return config["cohort"] if stacks(entry["encoder"]) else 1
+    """Outer folds of a job that train as one: the configured number for a network whose weights can be stacked, else 1."""
+    folds = "auto" if config["cohort"] == "all" else config["cohort"]
+    return folds if stacks(entry["encoder"]) else 1
+
+
+def together(dataset, subset, encoder):
+    """Models of the benchmark, or of the studies of a subset, whose networks train as one on a dataset where `cohort` is "all".
+
+    They differ at most in the encoder from which they start; fewer than two runs are no group.
+    """
+    if config["cohort"] != "all" or not stacks(encoder):
+        return []
+    studies = [
+        study
+        for study in config["subsets"].values()
+        if dataset in study["datasets"]
+        and subset[1:] in [str(size).replace("%", "pct") for size in study["sizes"]]
+    ]
+    names = [m for study in studies for m in study["models"]] if subset else TRAINED
+    excluded = EXCLUDED.get(dataset, []) if not subset else []
+    found = [
+        m
+        for m in dict.fromkeys(names)
+        if m in NETWORKS
+        and m not in excluded
+        and config["models"][m]["encoder"] == encoder
+        and "initial" not in config["models"][m]
+    ]
+    same = [m for m in found if made_of(m) == made_of(found[0])]
+    return same if sum(len(seeds_of(dataset, m)) for m in same) > 1 else []
+
+
+def trained_together(wildcards):
+    """The folds of all runs with which a run trains as one; None where it trains alone."""
+    w, encoder = wildcards, config["models"][wildcards.model]["encoder"]
+    group = together(w.dataset, w.subset, encoder)
+    if w.model not in group or int(w.seed) not in seeds_of(w.dataset, w.model):
+        return None
+    return f"results/together/{w.dataset}{w.subset}/{encoder}/folds"
 
 
 def task_targets(wildcards):
@@ -212,13 +251,21 @@ def subset_size(wildcards):
     return wildcards.subset[1:].replace("pct", "%") or None
 
 
+def encoder_file(model):
+    """The pretrained encoder from which a network starts."""
+    strategy = config["models"][model]["pretraining"]
+    return f"results/pretrain/{strategy}/encoder.safetensors"
+
+
 def start(wildcards):
     """{"weights": encoder file} of a network that starts from a pretrained encoder, {"initial": weights of all folds} of
-    one that starts from another network trained on the same folds."""
+    one that starts from another network trained on the same folds, {"together": its folds} of one that trained with others.
+    """
     entry = config["models"][wildcards.model]
+    if folds := trained_together(wildcards):
+        return {"together": folds}
     if "pretraining" in entry:
-        encoder = f"results/pretrain/{entry['pretraining']}/encoder.safetensors"
-        return {"weights": encoder}
+        return {"weights": encoder_file(wildcards.model)}
     if "initial" in entry:
         run = f"{wildcards.dataset}{wildcards.subset}/{entry['initial']}/seed{wildcards.seed}"
         return {"initial": f"results/finetune/{run}/weights.safetensors"}

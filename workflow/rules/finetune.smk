@@ -3,7 +3,20 @@
 Needs: results/data, results/features; for networks of structures results/structures
 Makes: results/finetune/{dataset}{subset}/{model}/predictions.csv, and per seed predictions, history,
 provenance, weights of all folds and model.json
+
+Where `cohort` is "all", one job trains all seeds and initialisations of a network on a dataset, and those jobs only write
+what it found.
 """
+
+
+def group_of(wildcards):
+    """Models that train as one in a job of finetune_together."""
+    return together(wildcards.dataset, wildcards.subset, wildcards.encoder)
+
+
+def pretrained_of(wildcards):
+    """Those of them that start from a pretrained encoder."""
+    return [m for m in group_of(wildcards) if pretraining_of(m)]
 
 
 rule finetune:
@@ -40,7 +53,7 @@ rule finetune:
     resources:
         mem_mb=grown(8000),
         runtime=grown(720),
-        gpu=1,
+        gpu=lambda w: 0 if trained_together(w) else 1,
     params:
         encoder=lambda w: config["models"][w.model]["encoder"],
         arguments=lambda w: arguments_of(w.model),
@@ -58,6 +71,50 @@ rule finetune:
         code=lambda w: fingerprint("finetune", config["models"][w.model]["encoder"]),
     script:
         "../scripts/finetune.py"
+
+
+rule finetune_together:
+    input:
+        unpack(lambda w: element_file(config["models"][group_of(w)[0]])),
+        table=rules.prepare_dataset.output.table,
+        compositions=rules.prepare_dataset.output.compositions,
+        weights=lambda w: [encoder_file(m) for m in pretrained_of(w)],
+    output:
+        temp(directory("results/together/{dataset}{subset}/{encoder}/folds")),
+    log:
+        "logs/finetune/{dataset}{subset}/together_{encoder}.log",
+    benchmark:
+        "benchmarks/finetune/{dataset}{subset}/together_{encoder}.tsv"
+    wildcard_constraints:
+        encoder=r"\w+",
+    conda:
+        "../../envs/torch.yaml"
+    threads: 4
+    resources:
+        mem_mb=grown(16000),
+        runtime=grown(1440),
+        gpu=1,
+    params:
+        runs=lambda w: [
+            (m, seed) for m in group_of(w) for seed in seeds_of(w.dataset, m)
+        ],
+        pretrained=lambda w: pretrained_of(w),
+        encoder=lambda w: w.encoder,
+        arguments=lambda w: arguments_of(group_of(w)[0]),
+        loss=lambda w: recipe_of(w.dataset, group_of(w)[0])["loss"],
+        recipe=lambda w: {
+            k: v
+            for k, v in recipe_of(w.dataset, group_of(w)[0]).items()
+            if k != "loss"
+        },
+        resolution=lambda w: resolution_of(w.dataset),
+        inner_fraction=lambda w: inner_fraction_of(w.dataset),
+        size=subset_size,
+        cohort="all",
+        device=config["device"],
+        code=lambda w: fingerprint("finetune_together", w.encoder),
+    script:
+        "../scripts/finetune_together.py"
 
 
 rule fit_baseline:

@@ -1,8 +1,12 @@
-"""Train a network on all outer folds of one dataset and seed; predict validation and test rows; keep the weights."""
+"""Train a network on all outer folds of one dataset and seed; predict validation and test rows; keep the weights.
+
+Where its folds were trained together with those of other seeds and initialisations (finetune_together.py), they are only written."""
 
 import importlib
+import json
 import math
 import sys
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +34,7 @@ from matpretrain.training import Diverged, fit_cohort, predict_members
 from matpretrain.weights import load_weights
 
 PROGRESS = 10  # progress lines per fold
+DEVICE = "device.json"  # beside the folds of a job of several Trainings: what they were trained on
 PARTS = ("train", "validation", "test")  # in the order of Training.split
 
 
@@ -51,8 +56,9 @@ class Training:
         device: "cpu" or "cuda:k".
         spectra: Spectra of the rows where the target is one.
         initial: safetensors file of the trained folds of another network, from which this one starts fold by fold (`Model.adopt`).
-        cohort: folds that train as one network with stacked weights (cohort.Cohort), or "auto": all of them on a GPU, one on a CPU,
-            where a step is bound by its arithmetic; one where the network cannot be stacked.
+        cohort: folds that train as one network with stacked weights (cohort.Cohort), "all", or "auto": all of them on a GPU, one on a
+            CPU, where a step is bound by its arithmetic; one where the network cannot be stacked.
+        name: of this one among Trainings that are one job (finetune_together.py), "model/seed0"; empty for a job of its own.
     """
 
     table: pd.DataFrame
@@ -69,22 +75,11 @@ class Training:
     spectra: "Spectra | None" = None
     initial: str | None = None
     cohort: int | str = "auto"
+    name: str = ""
 
     def network(self):
         """The module of the package with the network."""
         return importlib.import_module(f"matpretrain.{self.encoder}")
-
-    def cohorts(self):
-        """Lists of the folds that train together: those with steps of the same size and number."""
-        folds, size = fold_numbers(self.table["fold"]), self.cohort
-        if not stacks(self.encoder):
-            size = 1
-        elif size == "auto":
-            size = 1 if self.device == "cpu" else len(folds)
-        groups = {}
-        for fold in folds:
-            groups.setdefault(self.recipe.batches_for([self.split(fold)[0]]), []).append(fold)
-        return [group[k : k + size] for group in groups.values() for k in range(0, len(group), size)]
 
     def split(self, fold):
         """Rows of an outer fold: training, validation, test."""
@@ -233,39 +228,61 @@ def initial_network(fold, training, n_outputs, say):
     return model.to(training.device)
 
 
-def finetune(training, threads, say, state):
-    """Train all outer folds of a dataset: cohorts of them, on a CPU side by side.
+def cohorts(trainings):
+    """Lists of (Training, outer fold) that train together: those with steps of the same size and number."""
+    first = trainings[0]
+    folds, size = fold_numbers(first.table["fold"]), first.cohort
+    if not stacks(first.encoder):
+        size = 1
+    elif size == "all":
+        size = len(trainings) * len(folds)
+    elif size == "auto":
+        size = 1 if first.device == "cpu" else len(trainings) * len(folds)
+    groups = {}
+    for training in trainings:
+        for fold in folds:
+            groups.setdefault(first.recipe.batches_for([training.split(fold)[0]]), []).append((training, fold))
+    return [group[k : k + size] for group in groups.values() for k in range(0, len(group), size)]
+
+
+def finetune(trainings, threads, say, state):
+    """Train all outer folds of a dataset in one or several Trainings: cohorts of them, on a CPU side by side.
 
     Args:
+        trainings: list of Training that differ at most in seed, weights and name.
         threads: on a CPU as many cohorts train side by side, one thread each; a single one has all of them.
-        state: folder with a file per cohort, its training state, and a file per finished fold, its result. Finished cohorts are not
-            trained again.
-
-    Returns:
-        Predictions and history as data frames, and what is kept of each fold (members.keep).
+        state: folder with a file per cohort, its training state, and a file per finished fold, its result (result_file). Finished
+            cohorts are not trained again.
 
     Raises:
         Stopped: a signal asked for it; the states of all folds are written.
     """
-    folds, cohorts = fold_numbers(training.table["fold"]), training.cohorts()
+    first, together = trainings[0], cohorts(trainings)
+    n_folds = sum(map(len, together))
     forks = sys.platform.startswith("linux")  # elsewhere forking is unsafe: cohorts run one after another
-    workers = min(threads, len(cohorts)) if training.device == "cpu" and forks else 1
-    sizes = f", in cohorts of {', '.join(str(len(cohort)) for cohort in cohorts)}" if len(cohorts) < len(folds) else ""
-    say(f"{len(training.table)} rows, {len(folds)} folds{sizes}, {workers} at a time on {describe(training.device)}")
-    left = [cohort for cohort in cohorts if not all(result_file(state, fold).exists() for fold in cohort)]
+    workers = min(threads, len(together)) if first.device == "cpu" and forks else 1
+    sizes = f", in cohorts of {', '.join(str(len(cohort)) for cohort in together)}" if len(together) < n_folds else ""
+    say(f"{len(first.table)} rows, {n_folds} folds{sizes}, {workers} at a time on {describe(first.device)}")
+    left = [cohort for cohort in together if not all(result_file(state, *member).exists() for member in cohort)]
 
     def work(cohort):
-        finish_folds(cohort, training, say, state)
+        finish_members(cohort, say, state)
 
     if workers == 1:
-        if training.device == "cpu":
+        if first.device == "cpu":
             torch.set_num_threads(threads)
         for cohort in left:
             work(cohort)
     elif left:  # side by side, one thread each
-        load_once(training)
+        load_once(first)
         side_by_side(work, left, workers)
-    finished = [read_fold(fold, training, result_file(state, fold)) for fold in folds]
+
+
+def read_folds(training, state):
+    """What `finetune` left of all outer folds of a Training: predictions and history as data frames, and what is kept of each fold
+    (members.keep)."""
+    folds = fold_numbers(training.table["fold"])
+    finished = [read_fold(fold, training, result_file(state, training, fold)) for fold in folds]
     predictions, histories, kept = zip(*finished, strict=True)
     return pd.concat(predictions), pd.concat(histories), kept
 
@@ -279,30 +296,32 @@ def load_once(training):
     torch.optim.AdamW(model.parameters(), fused=True)
 
 
-def result_file(state, fold):
+def result_file(state, training, fold):
     """The file of a finished fold in the folder of a job's state."""
-    return state / f"fold{fold}.pt"
+    return state / training.name / f"fold{fold}.pt"
 
 
-def finish_folds(folds, training, say, state):
-    """Train a cohort of outer folds and leave their results in the folder `state`, in place of its training state."""
+def finish_members(members, say, state):
+    """Train a cohort of (Training, outer fold) and leave their results in the folder `state`, in place of its training state."""
+    folds = list(dict.fromkeys(fold for _, fold in members))
     under_way = state / f"training{'-'.join(map(str, folds))}.pt"
     try:
-        results = train_members([(training, fold) for fold in folds], say, under_way)
+        results = train_members(members, say, under_way)
     except Diverged as error:
-        raise FloatingPointError(f"fold {folds[error.member]}: {error}") from None
+        training, fold = members[error.member]
+        raise FloatingPointError(f"{training.name + ' ' * bool(training.name)}fold {fold}: {error}") from None
     except Stopped as stop:
         named = f"fold{'s' * (len(folds) > 1)} {', '.join(map(str, folds))}"
         raise Stopped(stop.reason, [f"{named} {place}" for place in stop.places]) from None
-    for fold, (predictions, history, kept) in zip(folds, results, strict=True):
+    for (training, fold), (predictions, history, kept) in zip(members, results, strict=True):
         kept["weights"] = {name: torch.from_numpy(array) for name, array in kept["weights"].items()}
         columns = {"predictions": predictions.to_dict("list"), "history": history.to_dict("records")}
-        save_state({"of": _identity(fold, training), **columns, "kept": kept}, result_file(state, fold))
+        save_state({"of": _identity(fold, training), **columns, "kept": kept}, result_file(state, training, fold))
     under_way.unlink(missing_ok=True)
 
 
 def read_fold(fold, training, path):
-    """What `train_members` returned of a fold, from the file that `finish_folds` wrote."""
+    """What `train_members` returned of a fold, from the file that `finish_members` wrote."""
 
     def check(saved):
         check_history(saved["history"], training.recipe.epochs)
@@ -324,52 +343,63 @@ def _identity(fold, training):
     return {"fold": fold, "seed": training.seed, "recipe": vars(training.recipe)}
 
 
+def of_job(snakemake, device, **own):
+    """The Training of a job; `own` are its seed, cohort and what else single ones of several have."""
+    p, files = snakemake.params, snakemake.input
+    arguments = dict(p.arguments)
+    if files.get("elements"):
+        arguments["element_vectors"] = np.load(files.elements)
+    return Training(
+        read_csv(files.table, dtype={"id": str, "formula": str}),
+        files.get("structures") or Compositions.read(files.compositions),
+        encoder=p.encoder,
+        arguments=arguments,
+        loss=p.loss,
+        recipe=Recipe(**p.recipe),
+        inner_fraction=p.inner_fraction,
+        size=p.size,
+        device=device,
+        spectra=Spectra.read(files.spectra, p.resolution) if files.get("spectra") else None,
+        **own,
+    )
+
+
 if __name__ == "__main__":
     with job(snakemake) as say:
         p, files, out = snakemake.params, snakemake.input, snakemake.output
-        compositions = Compositions.read(files.compositions)
-        arguments = dict(p.arguments)
-        if files.get("elements"):
-            arguments["element_vectors"] = np.load(files.elements)
-        folder = Path(out.weights).parent
-        with claim_device(p.device, say) as device:
-            state = say.enter(kept_state(snakemake, folder, device, say))
-            training = Training(
-                read_csv(files.table, dtype={"id": str, "formula": str}),
-                files.get("structures", compositions),
-                encoder=p.encoder,
-                arguments=arguments,
-                weights=files.get("weights"),
-                loss=p.loss,
-                recipe=Recipe(**p.recipe),
-                inner_fraction=p.inner_fraction,
-                size=p.size,
-                seed=int(snakemake.wildcards.seed),
-                device=device,
-                spectra=Spectra.read(files.spectra, p.resolution) if files.get("spectra") else None,
-                initial=files.get("initial"),
-                cohort=p.cohort,
-            )
-            predictions, history, kept = finetune(training, snakemake.threads, say, state)
-            write_csv(history, out.history)
-            save_members(
-                kept,
-                arguments,
-                compositions,
-                {
-                    "encoder": p.encoder,
-                    "n_outputs": SUPERVISED[p.loss][1] * training.target.shape[1],
-                    "loss": p.loss,
-                    "recipe": dict(p.recipe),
-                    "dataset": snakemake.wildcards.dataset,
-                    "size": p.size,
-                    "model": snakemake.wildcards.model,
-                    "seed": training.seed,
-                    "unit": p.unit,
-                    "code_version": p.code,
-                    **({} if training.spectra is None else training.spectra.record()),
-                },
-                folder,
-            )
-            say.note(device=describe(device))
-            write_csv(predictions, out.predictions)
+        folder, seed = Path(out.weights).parent, int(snakemake.wildcards.seed)
+        with ExitStack() as held:
+            if files.get("together"):  # the folds are trained: their files are read as those of an interrupted job
+                state, device = Path(files.together), "cpu"
+                own = {"name": f"{snakemake.wildcards.model}/seed{seed}"}
+                say.note(device=json.loads((state / DEVICE).read_text())["device"])
+            else:
+                device = held.enter_context(claim_device(p.device, say))
+                state, own = say.enter(kept_state(snakemake, folder, device, say)), {}
+                say.note(device=describe(device))
+            weights, initial = files.get("weights"), files.get("initial")
+            training = of_job(snakemake, device, seed=seed, weights=weights, initial=initial, cohort=p.cohort, **own)
+            if not files.get("together"):
+                finetune([training], snakemake.threads, say, state)
+            predictions, history, kept = read_folds(training, state)
+        write_csv(history, out.history)
+        save_members(
+            kept,
+            training.arguments,
+            Compositions.read(files.compositions),
+            {
+                "encoder": p.encoder,
+                "n_outputs": SUPERVISED[p.loss][1] * training.target.shape[1],
+                "loss": p.loss,
+                "recipe": dict(p.recipe),
+                "dataset": snakemake.wildcards.dataset,
+                "size": p.size,
+                "model": snakemake.wildcards.model,
+                "seed": seed,
+                "unit": p.unit,
+                "code_version": p.code,
+                **({} if training.spectra is None else training.spectra.record()),
+            },
+            folder,
+        )
+        write_csv(predictions, out.predictions)

@@ -1,0 +1,33 @@
+"""Train all seeds and initialisations of a network on all outer folds of a dataset, as cohorts with stacked weights.
+
+Leaves MODEL/seedN/foldK.pt, what finetune.py makes results of.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+from finetune import DEVICE, finetune, of_job, result_file
+
+from matpretrain.devices import claim_device, describe
+from matpretrain.files import copy_file
+from matpretrain.jobs import job
+from matpretrain.provenance import write_json
+from matpretrain.splits import fold_numbers
+from matpretrain.states import kept_state
+
+if __name__ == "__main__":
+    with job(snakemake) as say:
+        p, files, out = snakemake.params, snakemake.input, Path(snakemake.output[0])
+        with claim_device(p.device, say) as device:
+            state = say.enter(kept_state(snakemake, out.parent, device, say))
+            weights = dict(zip(p.pretrained, files.get("weights", []), strict=True))
+            first = of_job(snakemake, device, seed=0, weights=None, cohort=p.cohort)
+            trainings = [
+                replace(first, seed=seed, weights=weights.get(model), name=f"{model}/seed{seed}") for model, seed in p.runs
+            ]
+            finetune(trainings, snakemake.threads, say, state)
+            say.note(device=describe(device))
+            for training in trainings:
+                for fold in fold_numbers(training.table["fold"]):
+                    copy_file(result_file(state, training, fold), result_file(out, training, fold))
+            write_json({"device": describe(device)}, out / DEVICE)
