@@ -54,10 +54,7 @@ class Cohort(nn.Module):
         """
         if self.size == 1:
             return self.network(inputs[rows[0]])[None]
-        batch, parameters, device = inputs.stacked(rows), dict(self.network.named_parameters()), rows.device.type
-        if torch.is_autocast_enabled(device):  # vmap adds biases past autocast; in float32 they would make all results float32
-            dtype = torch.get_autocast_dtype(device)
-            parameters = {name: p.to(dtype) if name.endswith("bias") else p for name, p in parameters.items()}
+        batch, parameters = inputs.stacked(rows), dict(self.network.named_parameters())
 
         def call(own, *tensors):
             return functional_call(self.network, own, (type(batch)(*tensors),))
