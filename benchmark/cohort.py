@@ -57,11 +57,13 @@ if __name__ == "__main__":
     parser.add_argument("--sizes", type=int, nargs="+", default=[5, 20])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="float32")
-    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--epochs", type=int, default=4, help="at least 3: the first two are not timed")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--rows", type=int, default=1024)
     parser.add_argument("--replay", action="store_true")
     options = parser.parse_args()
+    if options.epochs < 3:
+        parser.error("--epochs: at least 3, the first two are not timed")
     torch.set_num_threads(1)
     device = options.device
     target = pd.read_csv(options.dataset / "table.csv")["target"].to_numpy()

@@ -4,7 +4,7 @@ import os
 import random
 import signal
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, nullcontext
 
 import pytest
 
@@ -18,11 +18,21 @@ def two_devices(monkeypatch, tmp_path):
     monkeypatch.setattr(devices, "visible_devices", lambda: ["GPU-a", "GPU-b"])
     monkeypatch.setattr(devices.tempfile, "gettempdir", lambda: str(tmp_path))
     monkeypatch.setattr(devices, "POLL", 0.01)
+    current = []
+
+    @contextmanager
+    def device(k):
+        current.append(k)
+        yield
+        current.remove(k)
+
+    monkeypatch.setattr(devices.torch.cuda, "device", device)
+    return current
 
 
 def test_jobs_at_the_same_time_hold_different_devices(two_devices):
     with devices.claim_device("auto") as first, devices.claim_device("cuda") as second:
-        assert {first, second} == {"cuda:0", "cuda:1"}
+        assert {first, second} == {"cuda:0", "cuda:1"} and set(two_devices) == {0, 1}, "kernels start on the current device"
     with devices.claim_device("auto") as again:
         assert again == "cuda:0"
 
@@ -118,6 +128,7 @@ def test_200_jobs_with_random_deaths_share_four_devices(monkeypatch, tmp_path):
     monkeypatch.setattr(devices, "visible_devices", lambda: [f"GPU-{k}" for k in range(DEVICES)])
     monkeypatch.setattr(devices.tempfile, "gettempdir", lambda: str(tmp_path))
     monkeypatch.setattr(devices, "POLL", 0.1)
+    monkeypatch.setattr(devices.torch.cuda, "device", nullcontext)
     held = tmp_path / "held"
     held.mkdir()
     fork, ended = multiprocessing.get_context("fork"), []

@@ -90,7 +90,7 @@ def test_a_network_on_the_gpu_equals_itself_on_the_cpu(compositions, vectors):
     assert all(far(a, b) < 1e-4 for a, b in zip(results[GPU], results[CPU], strict=True))
 
 
-@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-4), ("bfloat16", 3e-2)])
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-4), ("tfloat32", 5e-3), ("bfloat16", 3e-2)])
 def test_stacked_networks_equal_single_ones(compositions, vectors, precision, tolerance):
     inputs, settings = roost.Inputs(compositions, GPU), recipe(precision=precision)
     models = networks(vectors, GPU)
@@ -138,6 +138,37 @@ def test_replayed_steps_train_as_steps_given_one_by_one_and_as_on_the_cpu(compos
         assert a["loss"].iloc[-1] < a["loss"].iloc[0]
     assert np.allclose(graph[0][1]["loss"], cpu[0][1]["loss"], rtol=2e-2)
     assert len({round(history["loss"].iloc[0], 9) for _, history, _ in graph}) == len(graph)
+
+
+def test_steps_are_captured_anew_when_one_needs_larger_arrays(compositions, vectors, monkeypatch):
+    """As sizes grow in the second and the third epoch."""
+    expected = finetune.train_members(members(compositions, vectors), lambda text: None)
+    reserve, calls, captured = roost.CompositionInputs.reserve, itertools.count(), []
+
+    def growing(self, steps):
+        for size, nodes in reserve(self, steps).items():
+            self._reserved[size] = nodes + 64 * min(next(calls) // 2, 2)
+        return dict(self._reserved)
+
+    graph = torch.cuda.CUDAGraph
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: captured.append(0) or graph())
+    monkeypatch.setattr(roost.CompositionInputs, "reserve", growing)
+    found = finetune.train_members(members(compositions, vectors), lambda text: None)
+    assert len(captured) >= 6  # two steps, three sizes
+    for (_, a, _), (_, b, _) in zip(found, expected, strict=True):
+        assert np.allclose(a["loss"], b["loss"], rtol=2e-2)
+
+
+def test_pretraining_with_a_target_is_replayed_and_learns(compositions, vectors):
+    torch.manual_seed(0)
+    inputs, target = roost.Inputs(compositions, GPU), torch.randn(N_ROWS, 5, device=GPU)
+    model = objectives.Pretext(roost.Encoder(vectors), {"magpie": {}}, {"magpie": target}).to(GPU)
+    rows = torch.arange(N_ROWS, device=GPU)
+    history = fit(
+        model, lambda m, rows: m(inputs, rows), rows, lambda m: {"mae": 0.0},
+        recipe(epochs=30, batch_size=64, learning_rate=1e-3, precision="tfloat32"), seed=0, reserve=inputs.reserve,
+    )  # fmt: skip
+    assert history[-1]["loss"] < 0.5 * history[0]["loss"]
 
 
 def test_an_interrupted_replayed_training_goes_on(compositions, vectors, tmp_path, monkeypatch):

@@ -46,6 +46,10 @@ def test_roost_depends_on_its_attention_and_magpie_does_not():
     assert "attention" not in provenance._closure(["magpie", "data", "statistics"])
 
 
+def test_a_script_that_imports_a_script_depends_on_what_that_does():
+    assert {"finetune", "training", "cohort", "objectives"} <= provenance._closure(["finetune_together"])
+
+
 def test_json_is_written_whole(tmp_path):
     provenance.write_json({"a": 1}, tmp_path / "x" / "record.json")
     assert json.loads((tmp_path / "x" / "record.json").read_text()) == {"a": 1}

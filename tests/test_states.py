@@ -251,3 +251,14 @@ def test_a_poisoned_fold_is_refused(folds, tmp_path, keys, value, reason):
     with pytest.raises(DataError, match=r"fold0.pt: not a state .*; delete it to start again") as error:
         finetuned(folds, tmp_path)
     assert reason in str(error.value) and "\n" not in str(error.value)
+
+
+def test_results_of_a_job_of_several_runs_are_kept_where_it_fails(tmp_path):
+    """Between two of its cohorts there is no training under way, only finished folds in folders of runs."""
+    said = Said()
+    for attempt in range(2):
+        with pytest.raises(RuntimeError), kept_state(job_of(tmp_path), tmp_path / "folds", "cpu", said) as state:
+            assert (state / "roost/seed0/fold0.pt").exists() == bool(attempt)
+            save_state({"of": {}}, state / "roost/seed0/fold0.pt")
+            raise RuntimeError
+    assert len(said) == 1 and said[0].startswith("goes on from")

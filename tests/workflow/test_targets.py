@@ -184,3 +184,32 @@ def test_account_and_partition_of_the_slurm_profile_reach_every_job(checkout):
     assert all("slurm_account=YOURS" in text and "runtime=" in text and "mem_mb=" in text for text in resources.values())
     assert "slurm_partition=GPUS" in resources["finetune"] and "gpu=0" in resources["finetune"]
     assert "slurm_partition=YOURS" in resources["merge_seeds"] and "runtime=30" in resources["merge_seeds"]
+
+
+def test_who_trains_together(checkout):
+    """Runs with the same parameters on one dataset or subset, but those that are excluded, start from other networks or have spectra."""
+    write_csv_of_60(checkout.folder)
+    models = {"roost-onehot": {"encoder": "roost", "elements": "onehot", "label": "Roost, one-hot elements"}}
+    subsets = {
+        "a": {"datasets": ["mine"], "sizes": [20], "models": ["roost", "dummy"], "reference": "dummy"},
+        "b": {"datasets": ["mine"], "sizes": [20, 30], "models": ["roost-ssl", "roost"], "reference": "roost"},
+    }
+    listed = ["roost-onehot", "roost", "roost-ssl", "roost-fl", "finder", "dummy"]
+    benchmark = {"datasets": ["mine"], "models": listed, "seeds": [0, 1], "exclude": {"mine": ["roost-fl"]}, "probes": []}
+    arguments = [*write_config(checkout.folder, benchmark=benchmark, models=models, subsets=subsets), "--config", "cohort=all"]
+    pattern = "results/finetune/mine{}/{}/seed{}/predictions.csv"
+    targets = [pattern.format("", m, 0) for m in ("roost-onehot", "roost-ssl", "finder")]
+    targets += [
+        pattern.format("@20", "roost", 1),
+        pattern.format("@30", "roost", 7),
+        "results/finetune/optical_constants/roost/seed0/predictions.csv",
+    ]
+    done = checkout.snakemake("-n", *arguments, "--", *targets)
+    assert done.returncode == 0, done.text
+    groups = {
+        output: inputs for inputs, output in re.findall(r"input: (.*)\n *output: results/together/(\S+)/folds", done.text)
+    }
+    assert sorted(groups) == ["mine/roost", "mine/roost-onehot", "mine@20/roost"], done.text
+    encoder = "results/pretrain/ssl/encoder.safetensors"
+    assert {name for name, inputs in groups.items() if encoder in inputs} == {"mine/roost", "mine@20/roost"}
+    assert "pretrain/fl" not in done.text

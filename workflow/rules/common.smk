@@ -189,40 +189,47 @@ def cohort_of(entry):
     return folds if stacks(entry["encoder"]) else 1
 
 
-def together(dataset, subset, encoder):
-    """Models of the benchmark, or of the studies of a subset, whose networks train as one on a dataset where `cohort` is "all".
+def together(dataset, subset, model):
+    """Models of the benchmark, or of the studies of a subset, whose networks train as one with those of a model on a dataset where
+    `cohort` is "all".
 
-    They differ at most in the encoder from which they start; fewer than two runs are no group.
+    They have the same parameters and differ at most in the encoder from which they start; fewer than two runs are no group.
     """
-    if config["cohort"] != "all" or not stacks(encoder):
+    entry = config["models"][model]
+    if config["cohort"] != "all" or "encoder" not in entry or dataset in SPECTRAL:
         return []
-    studies = [
+    if subset:
+        names = [m for study in studies_of(dataset, subset) for m in study["models"]]
+    else:
+        names = [m for m in TRAINED if m not in EXCLUDED.get(dataset, [])]
+    same = [
+        m
+        for m in dict.fromkeys(names)
+        if m in NETWORKS
+        and "initial" not in config["models"][m]
+        and made_of(m) == made_of(model)
+    ]
+    several = sum(len(seeds_of(dataset, m)) for m in same) > 1
+    return same if several and stacks(entry["encoder"]) else []
+
+
+def studies_of(dataset, subset):
+    """Studies in which a subset ("@500", "@10pct") of a dataset has a part."""
+    return [
         study
         for study in config["subsets"].values()
         if dataset in study["datasets"]
         and subset[1:] in [str(size).replace("%", "pct") for size in study["sizes"]]
     ]
-    names = [m for study in studies for m in study["models"]] if subset else TRAINED
-    excluded = EXCLUDED.get(dataset, []) if not subset else []
-    found = [
-        m
-        for m in dict.fromkeys(names)
-        if m in NETWORKS
-        and m not in excluded
-        and config["models"][m]["encoder"] == encoder
-        and "initial" not in config["models"][m]
-    ]
-    same = [m for m in found if made_of(m) == made_of(found[0])]
-    return same if sum(len(seeds_of(dataset, m)) for m in same) > 1 else []
 
 
 def trained_together(wildcards):
     """The folds of all runs with which a run trains as one; None where it trains alone."""
-    w, encoder = wildcards, config["models"][wildcards.model]["encoder"]
-    group = together(w.dataset, w.subset, encoder)
+    w = wildcards
+    group = together(w.dataset, w.subset, w.model)
     if w.model not in group or int(w.seed) not in seeds_of(w.dataset, w.model):
         return None
-    return f"results/together/{w.dataset}{w.subset}/{encoder}/folds"
+    return f"results/together/{w.dataset}{w.subset}/{group[0]}/folds"
 
 
 def task_targets(wildcards):

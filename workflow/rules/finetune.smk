@@ -11,7 +11,7 @@ what it found.
 
 def group_of(wildcards):
     """Models that train as one in a job of finetune_together."""
-    return together(wildcards.dataset, wildcards.subset, wildcards.encoder)
+    return together(wildcards.dataset, wildcards.subset, wildcards.model)
 
 
 def pretrained_of(wildcards):
@@ -49,7 +49,7 @@ rule finetune:
         model=names_or_none(NETWORKS),
     conda:
         "../../envs/torch.yaml"
-    threads: 4
+    threads: lambda w: 1 if trained_together(w) else 4
     resources:
         mem_mb=grown(8000),
         runtime=grown(720),
@@ -75,18 +75,18 @@ rule finetune:
 
 rule finetune_together:
     input:
-        unpack(lambda w: element_file(config["models"][group_of(w)[0]])),
+        unpack(lambda w: element_file(config["models"][w.model])),
         table=rules.prepare_dataset.output.table,
         compositions=rules.prepare_dataset.output.compositions,
         weights=lambda w: [encoder_file(m) for m in pretrained_of(w)],
     output:
-        temp(directory("results/together/{dataset}{subset}/{encoder}/folds")),
+        directory("results/together/{dataset}{subset}/{model}/folds"),
     log:
-        "logs/finetune/{dataset}{subset}/together_{encoder}.log",
+        "logs/finetune/{dataset}{subset}/together_{model}.log",
     benchmark:
-        "benchmarks/finetune/{dataset}{subset}/together_{encoder}.tsv"
+        "benchmarks/finetune/{dataset}{subset}/together_{model}.tsv"
     wildcard_constraints:
-        encoder=r"\w+",
+        model=names_or_none(NETWORKS),
     conda:
         "../../envs/torch.yaml"
     threads: 4
@@ -99,20 +99,19 @@ rule finetune_together:
             (m, seed) for m in group_of(w) for seed in seeds_of(w.dataset, m)
         ],
         pretrained=lambda w: pretrained_of(w),
-        encoder=lambda w: w.encoder,
-        arguments=lambda w: arguments_of(group_of(w)[0]),
-        loss=lambda w: recipe_of(w.dataset, group_of(w)[0])["loss"],
+        encoder=lambda w: config["models"][w.model]["encoder"],
+        arguments=lambda w: arguments_of(w.model),
+        loss=lambda w: recipe_of(w.dataset, w.model)["loss"],
         recipe=lambda w: {
-            k: v
-            for k, v in recipe_of(w.dataset, group_of(w)[0]).items()
-            if k != "loss"
+            k: v for k, v in recipe_of(w.dataset, w.model).items() if k != "loss"
         },
-        resolution=lambda w: resolution_of(w.dataset),
         inner_fraction=lambda w: inner_fraction_of(w.dataset),
         size=subset_size,
         cohort="all",
         device=config["device"],
-        code=lambda w: fingerprint("finetune_together", w.encoder),
+        code=lambda w: fingerprint(
+            "finetune_together", config["models"][w.model]["encoder"]
+        ),
     script:
         "../scripts/finetune_together.py"
 

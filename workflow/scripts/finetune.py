@@ -2,6 +2,7 @@
 
 Where its folds were trained together with those of other seeds and initialisations (finetune_together.py), they are only written."""
 
+import hashlib
 import importlib
 import json
 import math
@@ -34,7 +35,7 @@ from matpretrain.training import Diverged, fit_cohort, predict_members
 from matpretrain.weights import load_weights
 
 PROGRESS = 10  # progress lines per fold
-DEVICE = "device.json"  # beside the folds of a job of several Trainings: what they were trained on
+TOGETHER = "together.json"  # beside the folds of a job of several Trainings: device, seconds of all, and how many runs
 PARTS = ("train", "validation", "test")  # in the order of Training.split
 
 
@@ -143,7 +144,7 @@ def train_members(members, say, state=None):
     """Train outer folds as a cohort, going on from a state where that exists (training.fit_cohort).
 
     Args:
-        members: list of (Training, outer fold). The Trainings differ at most in seed, weights and initial.
+        members: list of (Training, outer fold). The Trainings differ at most in seed, weights, initial and name.
 
     Returns:
         For each of them its prediction rows and history as data frames, and what is kept of the network.
@@ -156,7 +157,7 @@ def train_members(members, say, state=None):
     std, n_targets = [own if own > 0 else 1.0 for own in std], target.shape[1]
 
     loss, n_outputs = SUPERVISED[training.loss]
-    smoothed, several = training.smoothing(), len({own.seed for own, _ in members}) > 1
+    smoothed = training.smoothing()
     inputs = training.inputs
     scaled = np.stack([(target - m) / s for m, s in zip(mean, std, strict=True)])
     scaled = torch.as_tensor(scaled, dtype=torch.float32, device=device)  # [members, n, T]
@@ -184,7 +185,7 @@ def train_members(members, say, state=None):
         for (own, fold), row in zip(members, rows, strict=True):
             if row and row["epoch"] % max(1, recipe.epochs // PROGRESS) == 0:
                 say(
-                    f"{f'seed {own.seed}, ' * several}fold {fold}: epoch {row['epoch']}/{recipe.epochs}, loss {row['loss']:.4f}, "
+                    f"{own.name + ' ' * bool(own.name)}fold {fold}: epoch {row['epoch']}/{recipe.epochs}, loss {row['loss']:.4f}, "
                     f"validation MAE {row['mae']:.4g}, {row['seconds']:.0f} s"
                 )
 
@@ -196,7 +197,7 @@ def train_members(members, say, state=None):
         recipe,
         seeds=[1000 * own.seed + fold for own, fold in members],
         cost=getattr(inputs, "cost", None),
-        reserve=getattr(inputs, "reserve", None),
+        reserve=getattr(inputs, "reserve", None) if training.spectra is None else None,
         report=report,
         state=state,
     )
@@ -249,7 +250,7 @@ def finetune(trainings, threads, say, state):
     """Train all outer folds of a dataset in one or several Trainings: cohorts of them, on a CPU side by side.
 
     Args:
-        trainings: list of Training that differ at most in seed, weights and name.
+        trainings: list of Training that differ at most in seed, weights, initial and name.
         threads: on a CPU as many cohorts train side by side, one thread each; a single one has all of them.
         state: folder with a file per cohort, its training state, and a file per finished fold, its result (result_file). Finished
             cohorts are not trained again.
@@ -304,7 +305,9 @@ def result_file(state, training, fold):
 def finish_members(members, say, state):
     """Train a cohort of (Training, outer fold) and leave their results in the folder `state`, in place of its training state."""
     folds = list(dict.fromkeys(fold for _, fold in members))
-    under_way = state / f"training{'-'.join(map(str, folds))}.pt"
+    names = "".join(dict.fromkeys(training.name for training, _ in members))
+    of = hashlib.sha256(names.encode()).hexdigest()[:8] + "-" if names else ""
+    under_way = state / f"training{of}{'-'.join(map(str, folds))}.pt"
     try:
         results = train_members(members, say, under_way)
     except Diverged as error:
@@ -372,7 +375,9 @@ if __name__ == "__main__":
             if files.get("together"):  # the folds are trained: their files are read as those of an interrupted job
                 state, device = Path(files.together), "cpu"
                 own = {"name": f"{snakemake.wildcards.model}/seed{seed}"}
-                say.note(device=json.loads((state / DEVICE).read_text())["device"])
+                made = json.loads((state / TOGETHER).read_text())
+                shared = round(made["wall_seconds"] / made["runs"], 1)
+                say.note(device=made["device"], wall_seconds=shared, trained_together=made)
             else:
                 device = held.enter_context(claim_device(p.device, say))
                 state, own = say.enter(kept_state(snakemake, folder, device, say)), {}

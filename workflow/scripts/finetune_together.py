@@ -6,7 +6,7 @@ Leaves MODEL/seedN/foldK.pt, what finetune.py makes results of.
 from dataclasses import replace
 from pathlib import Path
 
-from finetune import DEVICE, finetune, of_job, result_file
+from finetune import TOGETHER, cohorts, finetune, of_job, read_fold, result_file
 
 from matpretrain.devices import claim_device, describe
 from matpretrain.files import copy_file
@@ -30,4 +30,6 @@ if __name__ == "__main__":
             for training in trainings:
                 for fold in fold_numbers(training.table["fold"]):
                     copy_file(result_file(state, training, fold), result_file(out, training, fold))
-            write_json({"device": describe(device)}, out / DEVICE)
+            histories = [read_fold(fold, own, result_file(out, own, fold))[1] for (own, fold), *_ in cohorts(trainings)]
+            seconds = sum(history["seconds"].iloc[-1] for history in histories)  # of interrupted runs, too
+            write_json({"device": describe(device), "wall_seconds": round(seconds, 1), "runs": len(trainings)}, out / TOGETHER)

@@ -14,7 +14,7 @@ function because it is linear (Goodall and Lee, Nat. Commun. 11, 6280 (2020), eq
 `attend_dense` is the definition in torch operations, on padded arrays, for any device and dtype. On a CPU with numba
 installed the same function runs as two fused loops that never store a quantity per pair of elements, except the
 attention coefficients; on a GPU with Triton as two kernels (attention_gpu), for one network or the networks of a cohort. Tests
-compare all of them with a naive edge-list version.
+compare the first two with a naive edge-list version and the kernels with the definition.
 """
 
 import math

@@ -43,7 +43,8 @@ def claim_device(requested, say=print):
     with _lock_one(devices, say) as k:
         if requested == "auto":
             say(f"device: auto takes cuda:{k} ({devices[k]})")
-        yield f"cuda:{k}"
+        with torch.cuda.device(k):  # where libraries start their kernels
+            yield f"cuda:{k}"
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """Training steps that a GPU replays as one graph, instead of being given a thousand small operations by Python."""
 
+import warnings
+
 import torch
 
 
@@ -25,10 +27,13 @@ class Replayed:
         if sizes != self._sizes:
             self._sizes = sizes
             self._captured.clear()
+            self._pool = None  # no graph is left that holds it
         numbers = tuple(map(len, rows))
         if numbers not in self._seen:
             self._seen.add(numbers)
-            return self.step(rows)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", ".*capturable=True")  # that this step of the optimiser is not captured
+                return self.step(rows)
         if numbers not in self._captured:
             place, graph = torch.cat(rows), torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph, self._pool):

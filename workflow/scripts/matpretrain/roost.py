@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from matpretrain.attention import ROWS, Packed, PackedMember
+from matpretrain.attention import ROWS, Packed, PackedMember, kernels
 from matpretrain.composition import Compositions
 from matpretrain.packed import members
 
@@ -22,6 +22,7 @@ REPRESENTATION = 256
 READS = ("compositions", "elements")  # what Inputs and Model are made from
 STACKS = True  # networks can train as a cohort: Inputs has `stacked` and `reserve`
 TASKS = ("barlow_twins", "magpie", "structure")  # what Encoder can be pretrained by
+SPARE = 1.02  # times the nodes of the largest step so far are reserved, so that a larger one is rare
 HIDDEN_SHARE = 0.1  # of the elements of a composition, in a masked view
 MASKED = -1  # an element hidden from the encoder: its vector is zero, its weight and its edges stay
 
@@ -78,6 +79,8 @@ class CompositionInputs:
         self.fraction = torch.as_tensor(compositions.fraction, dtype=dtype, device=device)
         self.offset = torch.as_tensor(compositions.offset, dtype=torch.int64, device=device)
         self.count, self._reserved = self.offset.diff(), {}
+        if kernels is None:
+            self.reserve = None  # without them attention on a GPU reads sizes from its arrays, which no graph can hold
 
     @classmethod
     def read(cls, path, device="cpu"):
@@ -118,7 +121,8 @@ class CompositionInputs:
         """
         for size in {rows.shape[1] for rows in steps}:
             largest = torch.stack([self.count[rows].sum(1).max() for rows in steps if rows.shape[1] == size]).max()
-            self._reserved[size] = max(self._reserved.get(size, 0), _up(int(largest)))
+            if int(largest) > self._reserved.get(size, 0):
+                self._reserved[size] = _up(int(SPARE * int(largest)))
         return dict(self._reserved)
 
 

@@ -117,8 +117,9 @@ def fit_cohort(
     n_steps = recipe.epochs * n_batches
     parameters = [p for p in cohort.parameters() if p.requires_grad]
     on_gpu = device.type == "cuda"
-    learning_rate = torch.zeros((), device=device) if on_gpu else 0.0  # at one place, where a graph can read it
-    optimiser = torch.optim.AdamW(_groups(cohort, parameters, recipe), lr=learning_rate, fused=True, capturable=on_gpu)
+    replays = on_gpu and reserve is not None
+    learning_rate = torch.zeros((), device=device) if replays else 0.0  # at one place, where a graph can read it
+    optimiser = torch.optim.AdamW(_groups(cohort, parameters, recipe), lr=learning_rate, fused=True, capturable=replays)
     average = WeightAverage(cohort, recipe.average * n_steps) if recipe.average else None
     tested = average.model if average else cohort
     selection = Selection(recipe, cohort.size)
@@ -177,7 +178,7 @@ def fit_cohort(
         optimiser.step()
         return values, found
 
-    replayed = Replayed(train) if reserve and on_gpu else None
+    replayed = Replayed(train) if replays else None
     pause, kept = interval(), started
     with deferred(), recipe.products(device):
         for epoch in range(max(map(len, selection.histories)) + 1, recipe.epochs + 1):
@@ -196,7 +197,7 @@ def fit_cohort(
             sizes = reserve([level(rows)[0] for rows in steps]) if replayed else None
             for step, rows in enumerate(steps[done:], done + 1):
                 rate = recipe.learning_rate_at((epoch - 1) * n_batches + step - 1, n_steps)
-                learning_rate = learning_rate.fill_(rate) if on_gpu else rate
+                learning_rate = learning_rate.fill_(rate) if replays else rate
                 for group in optimiser.param_groups:
                     group["lr"] = learning_rate
                 try:
