@@ -232,6 +232,16 @@ def trained_together(wildcards):
     return f"results/together/{w.dataset}{w.subset}/{group[0]}/folds"
 
 
+def group_of(wildcards):
+    """Models that train as one in a job of finetune_together."""
+    return together(wildcards.dataset, wildcards.subset, wildcards.model)
+
+
+def pretrained_of(wildcards):
+    """Those of them that start from a pretrained encoder."""
+    return [m for m in group_of(wildcards) if pretraining_of(m)]
+
+
 def task_targets(wildcards):
     """{task: file of its targets} for the tasks of a strategy that predict something of the corpus."""
     entry = strategy(wildcards)

@@ -9,16 +9,6 @@ what it found.
 """
 
 
-def group_of(wildcards):
-    """Models that train as one in a job of finetune_together."""
-    return together(wildcards.dataset, wildcards.subset, wildcards.model)
-
-
-def pretrained_of(wildcards):
-    """Those of them that start from a pretrained encoder."""
-    return [m for m in group_of(wildcards) if pretraining_of(m)]
-
-
 rule finetune:
     input:
         unpack(start),
