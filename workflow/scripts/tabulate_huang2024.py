@@ -117,7 +117,7 @@ def markdown(table, published, labels, units):
     notes = ["MAE, mean ± population standard deviation over the outer folds (test parts)."]
     together = table[table["model"].str.endswith("-ensemble") & table["mae_mean"].notna()]
     if len(together):
-        seeds = ", ".join(f"{labels.get(r.dataset, r.dataset)} {r.n_seeds}" for r in together.itertuples())
+        seeds = ", ".join(dict.fromkeys(f"{labels.get(r.dataset, r.dataset)} {r.n_seeds}" for r in together.itertuples()))
         notes.append(
             f"A network's MAE is the mean over its seeds; the ensemble averages their predictions first (seeds: {seeds})."
         )
