@@ -12,6 +12,7 @@ import seaborn as sns
 from matpretrain.statistics import power_law
 
 WIDTH = 3.5  # inches, one journal column
+LINES = 40  # thin lines that a panel of learning curves can hold
 DECADES = 30  # losses that span more than this factor are drawn on a logarithmic axis
 COLOURS = sns.color_palette("colorblind")
 
@@ -93,7 +94,7 @@ def parity(target, prediction, std, quantity, unit, title, score):
 
 
 def learning_curves(histories, label, unit):
-    """Training loss and validation MAE by epoch; thin lines: folds and seeds, thick: their mean.
+    """Training loss and validation MAE by epoch; thin lines: folds and seeds, where they are few, thick: their median.
 
     Args:
         histories: {model label: data frame (epoch, loss, mae, fold, seed)}.
@@ -107,16 +108,20 @@ def learning_curves(histories, label, unit):
 
 def draw_curves(left, right, histories, unit):
     """Training losses on the axes `left`, validation MAE on `right`; histories and unit as in `learning_curves`."""
+    numbers = [len(h[["fold", "seed"]].drop_duplicates()) for h in histories.values()]
     for colour, (model, history) in zip(itertools.cycle(COLOURS), histories.items(), strict=False):
         for axes, column in ((left, "loss"), (right, "mae")):
             runs = history.pivot(index="epoch", columns=["seed", "fold"], values=column)
-            axes.plot(runs, color=colour, lw=0.5, alpha=0.35)
-            axes.plot(runs.mean(1), color=colour, lw=1.6, label=model)
+            if sum(numbers) <= LINES:
+                axes.plot(runs, color=colour, lw=0.5, alpha=0.35)
+            axes.plot(runs.median(1), color=colour, lw=1.6, label=model, zorder=3)
     left.set(xlabel="epoch", ylabel="training loss (standardised target)")
     right.set(xlabel="epoch", ylabel=with_unit("validation MAE", unit))
-    right.set_ylim(bottom=0, top=np.percentile(np.concatenate([h["mae"] for h in histories.values()]), 99.5) * 1.05)
-    runs = max(len(h[["fold", "seed"]].drop_duplicates()) for h in histories.values())
-    right.legend(frameon=False, title=f"mean of {runs} folds and seeds", title_fontsize="small")
+    losses, errors = (np.concatenate([h[column] for h in histories.values()]) for column in ("loss", "mae"))
+    low, high = losses.min(), np.percentile(losses, 99.5)  # a single step can leave a spike
+    left.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
+    right.set_ylim(bottom=0, top=np.percentile(errors, 99.5) * 1.05)
+    right.legend(frameon=False, title=f"median of {max(numbers)} folds and seeds", title_fontsize="small")
 
 
 def pretraining(history, tasks, title):
