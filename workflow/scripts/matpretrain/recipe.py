@@ -61,7 +61,7 @@ class Recipe:
 
     @contextlib.contextmanager
     def products(self, device):
-        """Context of matrix products, forward and backward, in the recipe's precision; on a GPU bfloat16 needs `forward` as well."""
+        """Context of matrix products, forward and backward, in the recipe's precision; on a GPU bfloat16 needs `autocast` as well."""
         kind, form = torch.device(device).type, self.factors(device)
         with products(kind, "ieee" if kind == "cuda" and form == "bf16" else form):
             yield
