@@ -12,7 +12,7 @@ import time
 
 import torch
 
-from matpretrain.recipe import products
+from matpretrain.recipe import rounded
 
 BATCH, WARM_UP = 256, 4
 TASKS = {"ssl": {"barlow_twins": {}}, "fl": {"magpie": {"scale": "minmax"}}}
@@ -85,7 +85,7 @@ if __name__ == "__main__":
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.measure:
-        with products("cpu", "bf16" if options.precision == "bfloat16" else "ieee"):
+        with rounded("cpu", "bf16" if options.precision == "bfloat16" else "ieee"):
             measure(options.measure, options.formulas, options.seconds)
         sys.exit()
     print(f"Pretraining Roost, batch {BATCH}, two cores; compositions/s, and the limit of its matrix products alone")

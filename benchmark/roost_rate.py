@@ -20,7 +20,7 @@ def ours(table, precision, training):
     """Step function of our Roost."""
     from matpretrain.composition import matscholar_vectors, parse_formulas
     from matpretrain.objectives import l1
-    from matpretrain.recipe import products
+    from matpretrain.recipe import rounded
     from matpretrain.roost import CompositionInputs, Roost
 
     compositions, _ = parse_formulas(table["formula"].tolist())
@@ -30,7 +30,7 @@ def ours(table, precision, training):
     optimiser = torch.optim.AdamW(model.parameters(), lr=3e-4, weight_decay=1e-6, fused=True)
 
     def step(part):
-        with products("cpu", "bf16" if precision == "bfloat16" else "ieee"):
+        with rounded("cpu", "bf16" if precision == "bfloat16" else "ieee"):
             output = model(inputs[part])
             if not training:
                 return

@@ -14,16 +14,28 @@ OPTIONS = {"num_warps": 1}  # sums over the hidden units stay within a warp
 SIZES = ["n_nodes", "n_rows", "n_receivers"]  # differ from batch to batch and must not compile anew
 
 
+@triton.jit
+def _place(n_rows, WIDTH: tl.constexpr):
+    """Network, composition, its place among the offsets, head and hidden units [WIDTH] of a program."""
+    c, b = (tl.program_id(0) // (n_rows + 1)).to(tl.int64), tl.program_id(0) % (n_rows + 1)
+    return c, b, c * (n_rows + 1) + b, tl.program_id(1), tl.arange(0, WIDTH)
+
+
+@triton.jit
+def _layer(bias, gate, head, k, WIDTH: tl.constexpr):
+    """Biases of gate and message and the last weights of the gate [WIDTH] of one head, counted over all networks."""
+    own = bias + head * 2 * WIDTH + k
+    to_gate, to_message = tl.load(own).to(tl.float32), tl.load(own + WIDTH).to(tl.float32)
+    return to_gate, to_message, tl.load(gate + head * WIDTH + k).to(tl.float32)
+
+
 @triton.jit(do_not_specialize=SIZES)
 def _forward(
     u, v, bias, gate, prior, offset, message, total, top, norm, n_nodes, n_rows, n_receivers,
     SLOPE: tl.constexpr, EPSILON: tl.constexpr, POOLED: tl.constexpr, HEADS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     """Row n_rows of a network stands for the padding behind its last composition, whose messages become zero."""
-    c, b = (tl.program_id(0) // (n_rows + 1)).to(tl.int64), tl.program_id(0) % (n_rows + 1)
-    head = tl.program_id(1)
-    k = tl.arange(0, WIDTH)
-    row = c * (n_rows + 1) + b
+    c, b, row, head, k = _place(n_rows, WIDTH)
     if b == n_rows:
         if not POOLED:
             for i in range(tl.load(offset + row).to(tl.int32), n_nodes):
@@ -32,9 +44,7 @@ def _forward(
                 tl.store(total + at, 0.0)
         return
     first, last = tl.load(offset + row).to(tl.int32), tl.load(offset + row + 1).to(tl.int32)
-    layer = (c * HEADS + head) * 2 * WIDTH + k
-    to_gate, to_message = tl.load(bias + layer).to(tl.float32), tl.load(bias + layer + WIDTH).to(tl.float32)
-    weight = tl.load(gate + (c * HEADS + head) * WIDTH + k).to(tl.float32)
+    to_gate, to_message, weight = _layer(bias, gate, c * HEADS + head, k, WIDTH)
     for r in range(0, 1 if POOLED else last - first):
         x, z, out = to_gate, to_message, c * n_receivers + b
         if not POOLED:
@@ -88,10 +98,7 @@ def _backward(
     SLOPE: tl.constexpr, EPSILON: tl.constexpr, POOLED: tl.constexpr, HEADS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     """d_bias and d_gate are written per composition; their sums are taken outside. Padding has gradients of zero."""
-    c, b = (tl.program_id(0) // (n_rows + 1)).to(tl.int64), tl.program_id(0) % (n_rows + 1)
-    head = tl.program_id(1)
-    k = tl.arange(0, WIDTH)
-    row = c * (n_rows + 1) + b
+    c, b, row, head, k = _place(n_rows, WIDTH)
     if b == n_rows:
         for i in range(tl.load(offset + row).to(tl.int32), n_nodes):
             at = (c * n_nodes + i) * HEADS + head
@@ -104,9 +111,7 @@ def _backward(
                 tl.store(du + at * 2 * WIDTH + WIDTH + k, nothing)
         return
     first, last = tl.load(offset + row).to(tl.int32), tl.load(offset + row + 1).to(tl.int32)
-    layer = (c * HEADS + head) * 2 * WIDTH + k
-    to_gate, to_message = tl.load(bias + layer).to(tl.float32), tl.load(bias + layer + WIDTH).to(tl.float32)
-    weight = tl.load(gate + (c * HEADS + head) * WIDTH + k).to(tl.float32)
+    to_gate, to_message, weight = _layer(bias, gate, c * HEADS + head, k, WIDTH)
     d_to_gate, d_to_message = tl.zeros([WIDTH], tl.float32), tl.zeros([WIDTH], tl.float32)
     d_weight = tl.zeros([WIDTH], tl.float32)
     n = 1 if POOLED else last - first

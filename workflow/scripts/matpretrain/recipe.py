@@ -63,7 +63,7 @@ class Recipe:
     def products(self, device):
         """Context of matrix products, forward and backward, in the recipe's precision; on a GPU bfloat16 needs `autocast` as well."""
         kind, form = torch.device(device).type, self.factors(device)
-        with products(kind, "ieee" if kind == "cuda" and form == "bf16" else form):
+        with rounded(kind, "ieee" if kind == "cuda" and form == "bf16" else form):
             yield
 
     @contextlib.contextmanager
@@ -81,7 +81,7 @@ def multiplies_bfloat16():
 
 
 @contextlib.contextmanager
-def products(kind, form):
+def rounded(kind, form):
     """Context in which the factors of float32 matrix products on a kind of device are rounded to "bf16" or "tf32", or are not ("ieee").
 
     They are on the way into the matrix units, where there are some (AMX, tensor cores); sums and results stay float32.

@@ -13,12 +13,8 @@ def for_members(stacked):
 
     class ForMembers(torch.autograd.Function):
         @staticmethod
-        def forward(*arrays):
-            raise NotImplementedError("only for members of a cohort")
-
-        @staticmethod
         def setup_context(ctx, inputs, output):
-            """Nothing is kept: no derivative is taken of `forward`."""
+            """Nothing is kept: under vmap torch calls `vmap` in place of a forward pass."""
 
         @staticmethod
         def vmap(info, in_dims, *arrays):

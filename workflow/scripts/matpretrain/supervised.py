@@ -1,0 +1,115 @@
+"""What all outer folds of a finetuning job share."""
+
+import importlib
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from matpretrain.composition import Compositions
+from matpretrain.recipe import Recipe
+from matpretrain.spectra import COMPRESS, RESTORE, one_below_another, smoother
+from matpretrain.splits import inner_split
+from matpretrain.subsets import outer_split
+
+
+@dataclass(frozen=True)
+class Training:
+    """What all folds of a job share.
+
+    Attributes:
+        table: data frame id and fold, and target where it is one number, a row per composition.
+        examples: Compositions of the rows, or the file of their structures for a network that reads those.
+        encoder: module of the package with the network.
+        arguments: of its Model, besides the number of outputs: element_vectors [Z, n], or those of the registry.
+        weights: safetensors file of a pretrained encoder to start from, or None.
+        loss: name in SUPERVISED.
+        recipe: Recipe.
+        inner_fraction: share of the outer training rows held out for validation.
+        size: outer training rows of every fold (subsets.outer_split), None for all.
+        seed: random seed.
+        device: "cpu" or "cuda:k".
+        spectra: Spectra of the rows where the target is one.
+        initial: safetensors file of the trained folds of another network, from which this one starts fold by fold (`Model.adopt`).
+        cohort: folds that train as one network with stacked weights (cohort.Cohort), "all", or "auto": all of them on a GPU, one on a
+            CPU, where a step is bound by its arithmetic; one where the network cannot be stacked.
+        name: of this one among Trainings that are one job (finetune_together.py), "model/seed0"; empty for a job of its own.
+    """
+
+    table: pd.DataFrame
+    examples: Compositions | str
+    encoder: str
+    arguments: dict
+    weights: str | None
+    loss: str
+    recipe: Recipe
+    inner_fraction: float
+    size: str | None
+    seed: int
+    device: str
+    spectra: "Spectra | None" = None
+    initial: str | None = None
+    cohort: int | str = "auto"
+    name: str = ""
+
+    def network(self):
+        """The module of the package with the network."""
+        return importlib.import_module(f"matpretrain.{self.encoder}")
+
+    def split(self, fold):
+        """Rows of an outer fold: training, validation, test."""
+        outer_train, test = outer_split(self.table["fold"].to_numpy(), fold, self.size)
+        return *inner_split(outer_train, self.inner_fraction, self.seed, fold), test
+
+    @property
+    def target(self):
+        """[n, T] what is learned, NaN where it is unknown."""
+        return self.table["target"].to_numpy()[:, None] if self.spectra is None else COMPRESS(self.spectra.values)
+
+    def smoothing(self):
+        """Function [B, n] -> [B, n] from the outputs of the network to the predictions: the identity but for spectra."""
+        return smoother(*((None, 0) if self.spectra is None else (self.spectra.energy, self.spectra.resolution)))
+
+    def rows(self, rows, **values):
+        """Data frame of some rows: id, for a spectrum quantity and energy, target, and values [len(rows), T] by name."""
+        frame, target = self.table[["id"]].iloc[rows].reset_index(drop=True), self.table.get("target")
+        if self.spectra is None:
+            target = target.to_numpy()[rows]
+        else:
+            frame, target = one_below_another(frame, self.spectra.energy), self.spectra.values[rows]
+            values["prediction"] = RESTORE(values["prediction"])
+        return frame.assign(target=target.ravel(), **{name: value.ravel() for name, value in values.items()})
+
+    @cached_property
+    def inputs(self):
+        """The examples as the Inputs of the network, on the device."""
+        network = self.network()
+        build = network.Inputs if isinstance(self.examples, Compositions) else network.Inputs.read
+        return build(self.examples, self.device)
+
+
+@dataclass(frozen=True)
+class Spectra:
+    """Targets that are dielectric functions.
+
+    Attributes:
+        energy: [G] eV.
+        values: [n, T = 2 G] eps_re, then eps_im, NaN where unknown.
+        resolution: standard deviation in eV of the Gaussian with which the outputs of the network are smoothed; 0: none.
+    """
+
+    energy: np.ndarray
+    values: np.ndarray
+    resolution: float
+
+    @classmethod
+    def read(cls, path, resolution):
+        """Those of a file with the arrays energy [G] and eps [n, G] (complex)."""
+        with np.load(path) as arrays:
+            eps = arrays["eps"]
+            return cls(arrays["energy"], np.concatenate([eps.real, eps.imag], 1), resolution)
+
+    def record(self):
+        """What prediction has to know besides the weights."""
+        return {"energy": self.energy.tolist(), "resolution": self.resolution}
