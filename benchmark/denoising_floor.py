@@ -14,7 +14,7 @@ import torch
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.metrics import mean_absolute_error, mean_squared_error
 
-from matpretrain.megnet import CrystalInputs
+from matpretrain.megnet_graphs import CrystalInputs
 
 EDGES = 400_000  # of the training and of the test crystals each
 

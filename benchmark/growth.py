@@ -22,6 +22,7 @@ from matpretrain import graphs, megnet, roost
 from matpretrain.composition import matscholar_vectors, parse_formulas, take
 from matpretrain.crystal import read_structures
 from matpretrain.magpie import element_tables, magpie_features
+from matpretrain.megnet_graphs import CrystalInputs
 from matpretrain.sources import STRUCTURES, read_embedded
 
 warnings.filterwarnings("ignore", "No Pauling electronegativity")  # pymatgen, of noble gases
@@ -100,7 +101,7 @@ def by_edges(mirror):
     )
     known = list(itertools.islice((s for s in structures if graphs.KNOWN[s[2]].all()), 4000 if mirror else None))
     packed = graphs.connect(known)
-    inputs = megnet.Inputs(graphs.Graphs(**{name: torch.from_numpy(getattr(packed, name)) for name in graphs.NAMES}))
+    inputs = CrystalInputs(graphs.Graphs(**{name: torch.from_numpy(getattr(packed, name)) for name in graphs.NAMES}))
     order = torch.argsort(inputs.cost)
     model = megnet.Model(size="large")
     for rows in order.split(max(16, len(order) // 12)):

@@ -12,7 +12,7 @@ from matgl.config import DEFAULT_ELEMENTS
 from matgl.ext.pymatgen import Structure2Graph
 from pymatgen.core import Element, Lattice, Structure
 
-from matpretrain import graphs, megnet
+from matpretrain import graphs, megnet, megnet_graphs
 from matpretrain.files import DataError
 from matpretrain.objectives import Denoising, Pretext
 from matpretrain.sources import aflow_prototypes
@@ -29,7 +29,9 @@ def structures():
 
 def inputs_of(structures):
     packed = graphs.connect(structures)
-    return megnet.Inputs(graphs.Graphs(**{name: torch.from_numpy(getattr(packed, name)) for name in graphs.NAMES}))
+    return megnet_graphs.CrystalInputs(
+        graphs.Graphs(**{name: torch.from_numpy(getattr(packed, name)) for name in graphs.NAMES})
+    )
 
 
 @pytest.fixture
@@ -55,7 +57,7 @@ def test_every_activation_is_ours():
 
 
 def test_the_embedding_table_is_that_of_matgl():
-    rows = megnet.element_rows()
+    rows = megnet_graphs.element_rows()
     assert (rows >= 0).sum() == len(DEFAULT_ELEMENTS) == 89
     assert [int(rows[Element(symbol).Z]) for symbol in DEFAULT_ELEMENTS] == list(range(89))
 
@@ -125,7 +127,7 @@ def test_denoising_compares_the_edges_with_a_plain_loop(inputs):
     batch = inputs[rows]
     noisy = batch.position + 0.3 * torch.randn(batch.position.shape)
     lengths = [(noisy[j] + s - noisy[i]).norm() for (i, j), s in zip(batch.edge.T.tolist(), batch.shift, strict=False)]
-    other = megnet.Batch(batch.element, noisy, batch.edge, batch.shift, batch.node_row, batch.edge_row, batch.rows)
+    other = megnet_graphs.Batch(batch.element, noisy, batch.edge, batch.shift, batch.node_row, batch.edge_row, batch.rows)
     assert torch.allclose(other.distance(), torch.stack(lengths), atol=1e-5)
     predicted = model.tasks["denoising"].projector(model.encoder.states(other)[1])[:, 0]
     residual = predicted - torch.cat([batch.standardised_distance()] * 2)

@@ -74,7 +74,7 @@ def pretrain(examples_path, elements_path, target_paths, encoder, arguments, tas
             after each epoch.
     """
     network = importlib.import_module(f"matpretrain.{encoder}")
-    inputs = network.Inputs.read(examples_path, device)
+    inputs = getattr(network, "CorpusInputs", network.Inputs).read(examples_path, device)
     train, validation = hold_out(len(inputs), validation_fraction, seed)
     targets = {
         name: torch.as_tensor(

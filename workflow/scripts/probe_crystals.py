@@ -16,7 +16,7 @@ from matpretrain.crystal import compositions_of
 from matpretrain.files import DataError, atomic_path, write_csv
 from matpretrain.graphs import densities, open_graphs, volumes
 from matpretrain.jobs import job
-from matpretrain.megnet import CrystalInputs
+from matpretrain.megnet_graphs import CrystalInputs
 from matpretrain.probes import ridge
 from matpretrain.splits import hold_out
 from matpretrain.weights import embed, load_encoder, load_weights

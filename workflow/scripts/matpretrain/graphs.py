@@ -87,6 +87,16 @@ def connect(structures):
     return Graphs(**offsets, **arrays)
 
 
+def separations(graphs):
+    """[P] distances between the ends of the pairs in angstrom, float64."""
+    crystal = np.repeat(np.arange(len(graphs)), np.diff(graphs.pair_offset))
+    first, second = (
+        graphs.position[graphs.node_offset[crystal] + ends].astype(float) for ends in (graphs.first, graphs.second)
+    )
+    shift = np.einsum("pi,pij->pj", graphs.image.astype(float), graphs.lattice.astype(float)[crystal])
+    return np.linalg.norm(second + shift - first, axis=1)
+
+
 def volumes(graphs):
     """[S] volume of the cells in cubic angstrom."""
     return np.abs(np.linalg.det(graphs.lattice.astype(float)))

@@ -13,11 +13,11 @@ from matgl.models import MEGNet as MatglMEGNet
 from matgl.utils.maths import scatter_mean
 from torch import nn
 from torch.nn import functional as F
+from torch_geometric.utils import softmax
 
 from matpretrain.activation import ShiftedSoftplus, edge_activation
-from matpretrain.files import DataError
-from matpretrain.graphs import CUTOFF, KNOWN, open_graphs
-from matpretrain.packed import members
+from matpretrain.graphs import CUTOFF
+from matpretrain.megnet_graphs import CrystalInputs, OrbitInputs
 
 SIZES = {  # hidden_layer_sizes of input, conv and output
     "small": ((64, 32), (64, 64, 32), (32, 16)),
@@ -25,110 +25,6 @@ SIZES = {  # hidden_layer_sizes of input, conv and output
 }
 READS = ("graphs",)  # what Inputs and Model are made from
 TASKS = ("denoising",)  # what Encoder can be pretrained by
-EQUAL = 1e-4  # angstrom; a graph whose edge lengths vary less than this has one edge length
-
-
-class Batch:
-    """Packed crystals with N atoms and P pairs of neighbours in all.
-
-    Each pair is two directed edges of the same length: E = 2 P edges, the second half the reverse of the first.
-
-    Attributes:
-        element: [N] int64 row of the embedding table.
-        position: [N, 3] Cartesian coordinates in angstrom.
-        edge: [2, E] int64 sender and receiver.
-        shift: [P, 3] translation of the second atom's cell in angstrom.
-        node_row, edge_row: [N], [E] int64 crystal of an atom or edge.
-        rows: number of crystals, B.
-    """
-
-    __slots__ = ("edge", "edge_row", "element", "node_row", "position", "rows", "shift")
-
-    def __init__(self, element, position, edge, shift, node_row, edge_row, rows):
-        self.element, self.position, self.edge, self.shift = element, position, edge, shift
-        self.node_row, self.edge_row, self.rows = node_row, edge_row, rows
-
-    def distance(self):
-        """[P] lengths of the pairs in angstrom."""
-        first, second = self.edge[:, : len(self.shift)]
-        return (self.position[second] + self.shift - self.position[first]).norm(dim=1)
-
-    def dgl_graph(self):
-        """The edges as one batched graph of DGL, and their order there: crystal by crystal."""
-        import dgl
-
-        order = torch.argsort(self.edge_row, stable=True)
-        graph = dgl.graph(tuple(self.edge[:, order]), num_nodes=len(self.element))
-        graph.set_batch_num_nodes(torch.bincount(self.node_row, minlength=self.rows))
-        graph.set_batch_num_edges(torch.bincount(self.edge_row, minlength=self.rows))
-        return graph, order
-
-    def perturbed(self, scale):
-        """A copy with the same edges whose atoms are displaced by N(0, scale^2) angstrom along each axis."""
-        position = self.position + scale * torch.randn_like(self.position)
-        return Batch(self.element, position, self.edge, self.shift, self.node_row, self.edge_row, self.rows)
-
-    def standardised_distance(self):
-        """[P] lengths with zero mean and unit (population) variance within each crystal; zero where all are equal."""
-        distance = self.distance()
-        row = self.edge_row[: len(distance)]
-        centred = distance - scatter_mean(distance, row, dim_size=self.rows)[row]
-        std = scatter_mean(centred.square(), row, dim_size=self.rows).sqrt()
-        return centred * torch.where(std > EQUAL, 1 / std, 0)[row]
-
-
-class CrystalInputs:
-    """All crystals of a dataset; indexing with rows [B] (int64) returns their `Batch`.
-
-    Args:
-        graphs: `graphs.Graphs` of tensors on one device; on the CPU they may lie in a file.
-
-    Raises:
-        DataError: an element that the embedding table lacks.
-    """
-
-    CHUNK = 64  # crystals at a time where no gradients are needed
-
-    def __init__(self, graphs):
-        self.graphs = graphs
-        self.row_of = element_rows().to(graphs.number.device)
-        unknown = (self.row_of[graphs.number.long()] < 0).nonzero()
-        if len(unknown):
-            atom = int(unknown[0])
-            row = int((graphs.node_offset <= atom).sum()) - 1
-            raise DataError(
-                f"structure {row + 1} holds an element of atomic number {int(graphs.number[atom])}, which MEGNet does not know; "
-                "remove the structure or set unknown_elements: drop"
-            )
-
-    @classmethod
-    def read(cls, path, device="cpu"):
-        """Inputs of a file written by `graphs.save_graphs`."""
-        return cls(open_graphs(path, str(device)))
-
-    def __len__(self):
-        return len(self.graphs.node_offset) - 1
-
-    @property
-    def cost(self):
-        """[rows] int64 number of edges of each crystal: what a step costs."""
-        return 2 * self.graphs.pair_offset.diff()
-
-    def __getitem__(self, rows):
-        graphs = self.graphs
-        node, node_row, first_node = members(graphs.node_offset, rows)
-        pair, pair_row, _ = members(graphs.pair_offset, rows)
-        ends = torch.stack([graphs.first[pair], graphs.second[pair]]).long() + first_node[pair_row]
-        edge = torch.cat([ends, ends.flip(0)], 1)
-        shift = torch.bmm(graphs.image[pair].float().unsqueeze(1), graphs.lattice[rows][pair_row]).squeeze(1)
-        element = self.row_of[graphs.number[node].long()]
-        return Batch(element, graphs.position[node], edge, shift, node_row, pair_row.repeat(2), len(rows))
-
-
-def element_rows():
-    """[119] int64 row of matgl's embedding table by atomic number, -1 without one."""
-    known = torch.from_numpy(KNOWN)
-    return torch.where(known, known.cumsum(0) - 1, -1)
 
 
 def fuse_activations(network):
@@ -153,13 +49,38 @@ def convolve(conv, batch, edge, node, state):
     hidden = edge_activation(F.linear(edge, of_edge), fixed, F.linear(node, of_receiver), sender, receiver)
     for layer in rest:
         hidden = layer(hidden)
-    of_atom = scatter_mean(hidden, sender, dim_size=len(node), dim=0)  # matgl averages the edges that leave an atom
+    of_atom = mean(hidden, sender, batch.sender_share, len(node))  # matgl averages the edges that leave an atom
     node = conv.node_func(torch.cat([node, of_atom, state[batch.node_row]], 1))
-    means = (
-        scatter_mean(vector, row, dim_size=batch.rows, dim=0)
-        for vector, row in ((hidden, batch.edge_row), (node, batch.node_row))
-    )
-    return hidden, node, conv.state_func(torch.cat([state, *means], 1))
+    return hidden, node, conv.state_func(torch.cat([state, *means(hidden, node, batch)], 1))
+
+
+def means(edge, node, batch):
+    """Mean vectors [B, n] of the edges and of the atoms of every crystal."""
+    of_edges = mean(edge, batch.edge_row, batch.edge_share, batch.rows)
+    return of_edges, mean(node, batch.node_row, batch.node_share, batch.rows)
+
+
+def mean(vector, row, share, size):
+    """Means [size, n] of vectors [N, n] over those with the same row, each with its share of that mean; None where all count the same."""
+    if share is None:
+        return scatter_mean(vector, row, dim_size=size, dim=0)
+    return vector.new_zeros(size, vector.shape[1]).index_add(0, row, vector * share.unsqueeze(1))
+
+
+def set2set(readout, vector, row, share, size):
+    """matgl's Set2Set [size, 2 n] of vectors [N, n], each counted as often as its share of a crystal says; None where all count the same.
+
+    A share multiplies the weight that a vector has in the softmax, as so many equal vectors would.
+    """
+    log_share = 0.0 if share is None else share.log()
+    hidden = tuple(vector.new_zeros(readout.n_layers, size, vector.shape[1]) for _ in range(2))
+    found = vector.new_zeros(size, 2 * vector.shape[1])
+    for _ in range(readout.n_iters):
+        query, hidden = readout.lstm(found.unsqueeze(0), hidden)
+        query = query[0]
+        weight = softmax((vector * query[row]).sum(1) + log_share, row, num_nodes=size)
+        found = torch.cat([query, query.new_zeros(query.shape).index_add(0, row, weight.unsqueeze(1) * vector)], 1)
+    return found
 
 
 class MEGNetEncoder(nn.Module):
@@ -188,7 +109,7 @@ class MEGNetEncoder(nn.Module):
         basis = self.bond_expansion(batch.distance())
         zero = torch.zeros(batch.rows, 2, dtype=basis.dtype, device=basis.device)  # matgl's default state
         node, edge, state = self.embedding(batch.element, basis, zero)
-        edge = self.edge_encoder(edge).repeat(2, 1)  # so far the same in both directions
+        edge = batch.of_edges(self.edge_encoder(edge))  # so far the same for all edges of one length
         node, state = self.node_encoder(node), self.state_encoder(state)
         if BACKEND == "DGL":
             graph, order = batch.dgl_graph()
@@ -206,11 +127,8 @@ class MEGNetEncoder(nn.Module):
     def forward(self, batch):
         """Batch of B crystals -> [B, width]: mean node vector, mean edge vector, state (New et al. 2024, linear probe)."""
         node, edge, state = self.states(batch)
-        means = (
-            scatter_mean(vector, row, dim_size=batch.rows, dim=0)
-            for vector, row in ((node, batch.node_row), (edge, batch.edge_row))
-        )
-        return torch.cat([*means, state], 1)
+        of_edges, of_nodes = means(edge, node, batch)
+        return torch.cat([of_nodes, of_edges, state], 1)
 
 
 class MEGNet(nn.Module):
@@ -237,8 +155,8 @@ class MEGNet(nn.Module):
             graph, order = batch.dgl_graph()
             node, edge = self.node_s2s(graph, node), self.edge_s2s(graph, edge[order])
         else:
-            node = self.node_s2s(node, batch.node_row, dim_size=batch.rows)
-            edge = self.edge_s2s(edge, batch.edge_row, num_graphs=batch.rows)
+            node = set2set(self.node_s2s, node, batch.node_row, batch.node_share, batch.rows)
+            edge = set2set(self.edge_s2s, edge, batch.edge_row, batch.edge_share, batch.rows)
         return self.output_proj(torch.cat([node, edge.view(batch.rows, -1), state], 1)).view(batch.rows, -1)
 
 
@@ -260,5 +178,6 @@ def matgl_megnet(size):
     )
 
 
-# What the scripts build for `encoder: megnet`.
-Encoder, Model, Inputs = MEGNetEncoder, MEGNet, CrystalInputs
+# What the scripts build for `encoder: megnet`. The pretext task displaces single atoms; layers of DGL know no shares.
+Encoder, Model, CorpusInputs = MEGNetEncoder, MEGNet, CrystalInputs
+Inputs = CrystalInputs if BACKEND == "DGL" else OrbitInputs

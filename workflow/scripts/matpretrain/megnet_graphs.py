@@ -1,0 +1,211 @@
+"""Crystals as MEGNet reads them: packed batches of all atoms, or of their orbits."""
+
+import dataclasses
+
+import torch
+from matgl.utils.maths import scatter_mean
+
+from matpretrain.files import DataError
+from matpretrain.graphs import KNOWN, open_graphs
+from matpretrain.orbits import merge
+from matpretrain.packed import members
+
+EQUAL = 1e-4  # angstrom; a graph whose edge lengths vary less than this has one edge length
+
+
+class Batch:
+    """Packed crystals with N atoms and P pairs of neighbours in all.
+
+    Each pair is two directed edges of the same length: E = 2 P edges, the second half the reverse of the first.
+
+    Attributes:
+        element: [N] int64 row of the embedding table.
+        position: [N, 3] Cartesian coordinates in angstrom.
+        edge: [2, E] int64 sender and receiver.
+        shift: [P, 3] translation of the second atom's cell in angstrom.
+        node_row, edge_row: [N], [E] int64 crystal of an atom or edge.
+        rows: number of crystals, B.
+        node_share, edge_share, sender_share: as of MergedBatch; None, since all count the same.
+    """
+
+    __slots__ = ("edge", "edge_row", "element", "node_row", "position", "rows", "shift")
+    node_share = edge_share = sender_share = None
+
+    def __init__(self, element, position, edge, shift, node_row, edge_row, rows):
+        self.element, self.position, self.edge, self.shift = element, position, edge, shift
+        self.node_row, self.edge_row, self.rows = node_row, edge_row, rows
+
+    def distance(self):
+        """[P] lengths of the pairs in angstrom."""
+        first, second = self.edge[:, : len(self.shift)]
+        return (self.position[second] + self.shift - self.position[first]).norm(dim=1)
+
+    def of_edges(self, of_lengths):
+        """[E, n] from [P, n]: both directions of a pair have what its length has."""
+        return of_lengths.repeat(2, 1)
+
+    def dgl_graph(self):
+        """The edges as one batched graph of DGL, and their order there: crystal by crystal."""
+        import dgl
+
+        order = torch.argsort(self.edge_row, stable=True)
+        graph = dgl.graph(tuple(self.edge[:, order]), num_nodes=len(self.element))
+        graph.set_batch_num_nodes(torch.bincount(self.node_row, minlength=self.rows))
+        graph.set_batch_num_edges(torch.bincount(self.edge_row, minlength=self.rows))
+        return graph, order
+
+    def perturbed(self, scale):
+        """A copy with the same edges whose atoms are displaced by N(0, scale^2) angstrom along each axis."""
+        position = self.position + scale * torch.randn_like(self.position)
+        return Batch(self.element, position, self.edge, self.shift, self.node_row, self.edge_row, self.rows)
+
+    def standardised_distance(self):
+        """[P] lengths with zero mean and unit (population) variance within each crystal; zero where all are equal."""
+        distance = self.distance()
+        row = self.edge_row[: len(distance)]
+        centred = distance - scatter_mean(distance, row, dim_size=self.rows)[row]
+        std = scatter_mean(centred.square(), row, dim_size=self.rows).sqrt()
+        return centred * torch.where(std > EQUAL, 1 / std, 0)[row]
+
+
+class MergedBatch:
+    """Packed crystals with N classes of atoms, E of directed edges and L lengths in all (orbits.Orbits).
+
+    Attributes:
+        element: [N] int64 row of the embedding table.
+        edge: [2, E] int64 sender and receiver.
+        length: [L] in angstrom.
+        kind: [E] int64 which of them an edge has.
+        node_row, edge_row: [N], [E] int64 crystal of a class.
+        rows: number of crystals, B.
+        node_share, edge_share: [N], [E] share of the atoms and edges of the crystal.
+        sender_share: [E] share of the edges that leave an atom of the class.
+    """
+
+    def __init__(self, element, edge, length, kind, node_row, edge_row, rows, node_share, edge_share, sender_share):
+        self.element, self.edge, self.length, self.kind = element, edge, length, kind
+        self.node_row, self.edge_row, self.rows = node_row, edge_row, rows
+        self.node_share, self.edge_share, self.sender_share = node_share, edge_share, sender_share
+
+    def distance(self):
+        """[L] lengths in angstrom."""
+        return self.length
+
+    def of_edges(self, of_lengths):
+        """[E, n] from [L, n]."""
+        return of_lengths.index_select(0, self.kind)
+
+
+class CrystalInputs:
+    """All crystals of a dataset; indexing with rows [B] (int64) returns their `Batch`.
+
+    Args:
+        graphs: `graphs.Graphs` of tensors on one device; on the CPU they may lie in a file.
+
+    Raises:
+        DataError: an element that the embedding table lacks.
+    """
+
+    CHUNK = 64  # crystals at a time where no gradients are needed
+
+    def __init__(self, graphs):
+        self.graphs = graphs
+        self.row_of = embedding_rows(graphs)
+
+    @classmethod
+    def read(cls, path, device="cpu"):
+        """Inputs of a file written by `graphs.save_graphs`."""
+        return cls(open_graphs(path, str(device)))
+
+    def __len__(self):
+        return len(self.graphs.node_offset) - 1
+
+    @property
+    def cost(self):
+        """[rows] int64 number of edges of each crystal: what a step costs."""
+        return 2 * self.graphs.pair_offset.diff()
+
+    def __getitem__(self, rows):
+        graphs = self.graphs
+        node, node_row, first_node = members(graphs.node_offset, rows)
+        pair, pair_row, _ = members(graphs.pair_offset, rows)
+        ends = torch.stack([graphs.first[pair], graphs.second[pair]]).long() + first_node[pair_row]
+        edge = torch.cat([ends, ends.flip(0)], 1)
+        shift = torch.bmm(graphs.image[pair].float().unsqueeze(1), graphs.lattice[rows][pair_row]).squeeze(1)
+        element = self.row_of[graphs.number[node].long()]
+        return Batch(element, graphs.position[node], edge, shift, node_row, pair_row.repeat(2), len(rows))
+
+
+class OrbitInputs:
+    """The same crystals with what message passing cannot tell apart merged; indexing with rows [B] returns their `MergedBatch`.
+
+    Args:
+        orbits: orbits.Orbits.
+        device: where batches are made.
+
+    Raises:
+        DataError: an element that the embedding table lacks.
+    """
+
+    CHUNK = 256
+
+    def __init__(self, orbits, device="cpu"):
+        arrays = {f.name: torch.from_numpy(getattr(orbits, f.name)).to(device) for f in dataclasses.fields(orbits)}
+        self.orbits = dataclasses.replace(orbits, **arrays)
+        self.row_of = embedding_rows(self.orbits)
+
+    @classmethod
+    def read(cls, path, device="cpu"):
+        """Inputs of a file written by `graphs.save_graphs`."""
+        return cls(merge(open_graphs(path)), device)
+
+    def __len__(self):
+        return len(self.orbits.node_offset) - 1
+
+    @property
+    def cost(self):
+        """[rows] int64 number of classes of edges of each crystal: what a step costs."""
+        return self.orbits.edge_offset.diff()
+
+    def __getitem__(self, rows):
+        orbits = self.orbits
+        node, node_row, first_node = members(orbits.node_offset, rows)
+        edge, edge_row, _ = members(orbits.edge_offset, rows)
+        length, _, first_length = members(orbits.length_offset, rows)
+        ends = torch.stack([orbits.sender[edge], orbits.receiver[edge]]).long() + first_node[edge_row]
+        return MergedBatch(
+            self.row_of[orbits.number[node].long()],
+            ends,
+            orbits.length[length],
+            orbits.kind[edge].long() + first_length[edge_row],
+            node_row,
+            edge_row,
+            len(rows),
+            orbits.node_share[node],
+            orbits.edge_share[edge],
+            orbits.sender_share[edge],
+        )
+
+
+def embedding_rows(crystals):
+    """`element_rows` on the device of crystals (graphs.Graphs or orbits.Orbits of tensors).
+
+    Raises:
+        DataError: a crystal holds an element that the embedding table lacks.
+    """
+    row_of = element_rows().to(crystals.number.device)
+    unknown = (row_of[crystals.number.long()] < 0).nonzero()
+    if len(unknown):
+        atom = int(unknown[0])
+        row = int((crystals.node_offset <= atom).sum()) - 1
+        raise DataError(
+            f"structure {row + 1} holds an element of atomic number {int(crystals.number[atom])}, which MEGNet does not know; "
+            "remove the structure or set unknown_elements: drop"
+        )
+    return row_of
+
+
+def element_rows():
+    """[119] int64 row of matgl's embedding table by atomic number, -1 without one."""
+    known = torch.from_numpy(KNOWN)
+    return torch.where(known, known.cumsum(0) - 1, -1)
