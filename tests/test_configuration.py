@@ -148,6 +148,11 @@ def test_networks_tasks_and_corpora_that_do_not_fit_are_refused(fault, what, cha
             "enz.recipe.loss: spectra are learned with l1 or mse",
         ),
         (
+            "A loss that one dataset of spectra does not have",
+            {"datasets": {"optical_constants": {"recipe": {"loss": "robust_l1"}}}},
+            "datasets.optical_constants.recipe.loss: spectra are learned with l1 or mse",
+        ),
+        (
             "Spectra in the benchmark",
             {"benchmark": {"datasets": ["optical_constants"]}},
             "benchmark.datasets: optical_constants holds spectra",

@@ -1,12 +1,14 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from small_problem import RECIPE, Line, recipe
 
 from matpretrain import objectives, training
 from matpretrain.recipe import multiplies_bfloat16
+from matpretrain.selection import overtrained
 from matpretrain.training import fit, predict
 
 
@@ -74,6 +76,21 @@ def test_weights_of_the_best_validation_epoch_are_kept(problem):
     scores = iter([3.0, 1.0, 2.0, 0.5, 4.0])
     model, _, _ = run(problem, recipe(select="last"), evaluate=evaluate)
     assert all(torch.equal(v, kept[-1][k]) for k, v in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("curves", "advice"),
+    [
+        ([[0.9, 0.5, 0.4, 0.41], [0.9, 0.6, 0.4, 0.45]], None),
+        ([[0.9, 0.5, 0.6, 0.65], [0.9, 0.3, 0.4, 0.65]], "validation MAE 0.4 after epoch 2, 0.65 at the end"),
+        ([[0.9, 0.2, 0.4, 0.4], [0.9, 0.5, 0.4, 0.1]], None),  # the mean over folds still falls
+        ([[0.5]], None),
+    ],
+)
+def test_training_for_too_long_is_told(curves, advice):
+    rows = [(fold, epoch, mae) for fold, curve in enumerate(curves) for epoch, mae in enumerate(curve, 1)]
+    told = overtrained(pd.DataFrame(rows, columns=["fold", "epoch", "mae"]))
+    assert told is None if advice is None else told.startswith(advice)
 
 
 def test_patience_stops_early(problem):

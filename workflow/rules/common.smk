@@ -71,10 +71,16 @@ def arguments_of(model):
 
 
 def recipe_of(dataset, model):
-    """How a network is trained: the recipe, with the keys that differ for its encoder and for spectra."""
+    """How a network is trained: the recipe, with the keys that differ for its encoder, for spectra and for the dataset."""
     encoder = config["models"][model]["encoder"]
-    own = config["enz"]["recipe"] if dataset in SPECTRAL else {}
-    return config["recipe"] | config["encoder_recipes"].get(encoder, {}) | own
+    of_spectra = config["enz"]["recipe"] if dataset in SPECTRAL else {}
+    own = config["encoder_recipes"].get(encoder, {}) | of_spectra | own_recipe(dataset)
+    return config["recipe"] | own
+
+
+def own_recipe(dataset):
+    """Keys of the recipe that differ for a dataset; none for None."""
+    return config["datasets"].get(dataset, {}).get("recipe", {})
 
 
 def inner_fraction_of(dataset):
@@ -125,8 +131,9 @@ wildcard_constraints:
 
 def data_keys(dataset):
     """Registry keys of a dataset that decide its rows and folds; a new label must not train anything again."""
-    words = ("label", "property", "unit", "licence", "citation", "matched", "by_hand")
-    return {k: v for k, v in config["datasets"][dataset].items() if k not in words}
+    words = "label property unit licence citation matched by_hand inner_fraction recipe"
+    entry = config["datasets"][dataset]
+    return {k: v for k, v in entry.items() if k not in words.split()}
 
 
 def corpora_of(*kinds):

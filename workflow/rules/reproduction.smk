@@ -31,7 +31,8 @@ rule snapshot_reproduction:
     params:
         datasets=DATASETS,
         sources={d: source_kind(d) for d in DATASETS},
-        recipes={m: recipe_of(None, m) for m in TRAINED},
+        recipes={m: recipe_of(None, m) for m in TRAINED}
+        | {d: own_recipe(d) for d in DATASETS if own_recipe(d)},
     script:
         "../scripts/snapshot_reproduction.py"
 

@@ -197,7 +197,11 @@ rule record_matbench:
             "algorithm": label(w.model),
             "software": "matpretrain",
             "seeds": {d: seeds_of(d, w.model) for d in matbench_tasks(w.model)},
-            "recipe": recipe_of(None, w.model) if w.model in NETWORKS else {},
+            "recipe": {
+                d: recipe_of(d, w.model)
+                for d in matbench_tasks(w.model)
+                if w.model in NETWORKS
+            },
         },
         code=fingerprint("record_matbench"),
     script:

@@ -24,6 +24,7 @@ from matpretrain.objectives import SUPERVISED
 from matpretrain.processes import Stopped, side_by_side
 from matpretrain.provenance import stacks
 from matpretrain.recipe import Recipe
+from matpretrain.selection import overtrained
 from matpretrain.splits import fold_numbers
 from matpretrain.states import check_history, kept_state, load_state, save_state
 from matpretrain.supervised import Spectra, Training
@@ -282,6 +283,8 @@ if __name__ == "__main__":
             if not files.get("together"):
                 finetune([training], snakemake.threads, say, state)
             predictions, history, kept = read_folds(training, state)
+        if p.recipe["select"] == "last" and (advice := overtrained(history)):
+            say(advice)
         write_csv(history, out.history)
         save_members(
             kept,

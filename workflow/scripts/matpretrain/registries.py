@@ -279,8 +279,11 @@ def _check_spectra(config):
         for model in config[section]["models"]:
             if "encoder" not in config["models"][model]:
                 refuse(f"{section}.models", f"{model} is a baseline; name a network")
-    if (config["recipe"] | config["enz"]["recipe"])["loss"] == "robust_l1":
-        refuse("enz.recipe.loss", "spectra are learned with l1 or mse; choose one of them")
+    recipes = {"enz.recipe": config["recipe"] | config["enz"]["recipe"]}
+    recipes |= {f"datasets.{name}.recipe": config["datasets"][name].get("recipe", {}) for name in spectral}
+    for key, recipe in recipes.items():
+        if recipe.get("loss") == "robust_l1":
+            refuse(f"{key}.loss", "spectra are learned with l1 or mse; choose one of them")
 
 
 def _check_structures(config):
