@@ -15,7 +15,6 @@ import torch
 from matpretrain import graphs, megnet
 from matpretrain.crystal import read_structures
 from matpretrain.megnet_graphs import CrystalInputs, OrbitInputs
-from matpretrain.orbits import merge
 from matpretrain.recipe import Recipe
 from matpretrain.sources import STRUCTURES
 from matpretrain.training import fit
@@ -33,7 +32,7 @@ def ours(structures, size, merged):
     """Seconds of every epoch."""
     packed = graphs.connect(structures)
     if merged:
-        inputs = OrbitInputs(merge(packed))
+        inputs = OrbitInputs(packed)
     else:
         inputs = CrystalInputs(graphs.Graphs(**{name: torch.from_numpy(getattr(packed, name)) for name in graphs.NAMES}))
     target = torch.randn(len(inputs))

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from matpretrain import megnet, megnet_graphs, orbits
-from matpretrain.graphs import NAMES, Graphs, connect, separations
+from matpretrain.graphs import NAMES, Graphs, connect, owners, separations
 from matpretrain.sources import aflow_prototypes
 
 CUBE = ("cube", np.eye(3) * 4.0, np.array([26], np.uint8), np.zeros((1, 3)))
@@ -34,6 +34,15 @@ def of_tensors(graphs):
     return Graphs(**{name: torch.from_numpy(getattr(graphs, name)) for name in NAMES})
 
 
+def merged(graphs):
+    """Orbits, and the share of each class in the atoms of its crystal and of each of its edges in the directed edges."""
+    own = orbits.merge(graphs.number, graphs.node_offset, graphs.first, graphs.second, separations(graphs), graphs.pair_offset)
+    crystal, of_edge = owners(own.node_offset), owners(own.edge_offset)
+    leaving = own.count * own.atoms[own.node_offset[of_edge] + own.sender]
+    n_edges = 2 * np.diff(graphs.pair_offset)
+    return own, own.atoms / np.diff(graphs.node_offset)[crystal], leaving / n_edges[of_edge]
+
+
 def naive_classes(graphs):
     """Partition of the atoms of one crystal by plain colour refinement with nested tuples: the class of each."""
     length = np.round(separations(graphs) / (10 * orbits.TOLERANCE)).astype(int)
@@ -52,7 +61,7 @@ def naive_classes(graphs):
 def test_the_network_finds_on_orbits_what_it_finds_on_atoms(structures):
     torch.manual_seed(0)
     graphs, model = connect([*structures, displaced(structures[3])]), megnet.Model(size="small")
-    inputs = megnet_graphs.CrystalInputs(of_tensors(graphs)), megnet_graphs.OrbitInputs(orbits.merge(graphs))
+    inputs = megnet_graphs.CrystalInputs(of_tensors(graphs)), megnet_graphs.OrbitInputs(graphs)
     rows, found, gradients = torch.arange(len(graphs)), [], []
     weights = torch.randn(len(graphs), 1)
     for own in inputs:
@@ -68,31 +77,31 @@ def test_the_network_finds_on_orbits_what_it_finds_on_atoms(structures):
 
 def test_a_supercell_has_the_orbits_of_its_cell(structures):
     cells = [s for s in structures if len(s[2]) < 12]
-    cell, large = (orbits.merge(connect(own)) for own in (cells, map(supercell, cells)))
+    (cell, *of_cell), (large, *of_large) = (merged(connect(own)) for own in (cells, map(supercell, cells)))
     assert len(large.number) < sum(len(number) for _, _, number, _ in cells)
     for name in ("number", "node_offset", "edge_offset", "length_offset"):
         assert np.array_equal(getattr(cell, name), getattr(large, name)), name
-    for name in ("node_share", "edge_share", "sender_share", "length"):
-        assert np.allclose(np.sort(getattr(cell, name)), np.sort(getattr(large, name)), atol=1e-4), name
+    assert np.allclose(cell.length, large.length, atol=1e-4)
+    for shares, of_supercell in zip(of_cell, of_large, strict=True):
+        assert np.allclose(np.sort(shares), np.sort(of_supercell))
 
 
 def test_atoms_are_merged_as_plain_colour_refinement_merges_them(structures):
-    merged = orbits.merge(connect(structures))
+    own, share, _ = merged(connect(structures))
     for k, structure in enumerate(structures):
         graphs = connect([structure])
         classes = naive_classes(graphs)
-        own = slice(*merged.node_offset[k : k + 2])
+        nodes = slice(*own.node_offset[k : k + 2])
         expected = sorted((int(graphs.number[classes.index(c)]), classes.count(c) / len(classes)) for c in set(classes))
-        found = sorted(zip(merged.number[own].tolist(), merged.node_share[own].tolist(), strict=True))
+        found = sorted(zip(own.number[nodes].tolist(), share[nodes].tolist(), strict=True))
         assert found == [(z, pytest.approx(share)) for z, share in expected]
 
 
 def test_nothing_is_merged_where_no_two_distances_agree(structures):
     graphs = connect([displaced(s) for s in structures if len(s[2]) > 4])
-    merged = orbits.merge(graphs)
-    assert np.array_equal(merged.number, graphs.number) and np.array_equal(merged.node_offset, graphs.node_offset)
-    sums = np.bincount(np.repeat(np.arange(len(graphs)), np.diff(merged.edge_offset)), merged.edge_share)
-    assert sums == pytest.approx(1.0)
+    own, _, share = merged(graphs)
+    assert np.array_equal(own.number, graphs.number) and np.array_equal(own.node_offset, graphs.node_offset)
+    assert np.bincount(owners(own.edge_offset), share) == pytest.approx(1.0)
 
 
 def test_lengths_that_are_merged_differ_by_less_than_the_tolerance():

@@ -1,16 +1,17 @@
 """Graphs that Finder reads (Ihalage and Hao, Adv. Sci. 9, 2200164 (2022)).
 
 Composition mode: the atoms of the integer formula, every one a neighbour of every other. Structure mode: the atoms of the cell,
-neighbours below 4 angstrom (nearest image only). In composition mode atoms of one element share their state, so a node is a
-distinct element with the number of its atoms, and a pair of elements counts as often as pairs of their atoms occur: the same
-function at the cost of the elements (a steel of 9,000 atoms has a dozen), which an atom-by-atom oracle checks in the tests.
+neighbours below 4 angstrom (nearest image only). Atoms that share their state, in composition mode those of one element, in structure mode
+those of an orbit (orbits.merge), are one node with their number, and a pair of nodes counts as often as pairs of their atoms occur: the same
+function at the cost of the elements (a steel of 9,000 atoms has a dozen) or orbits, which an atom-by-atom oracle checks in the tests.
 """
 
 import numpy as np
 import torch
 
 from matpretrain.composition import atom_counts
-from matpretrain.graphs import open_graphs
+from matpretrain.graphs import open_graphs, owners
+from matpretrain.orbits import merge
 from matpretrain.packed import members
 
 CUTOFF = 4.0  # angstrom
@@ -22,7 +23,7 @@ class Batch:
 
     Attributes:
         element: [M] int64 row of the element table.
-        atoms: [M] atoms that a node stands for, 1 in structure mode.
+        atoms: [M] atoms that a node stands for.
         row: [M] int64 graph of each node; rows is their number, B.
         receiver, sender: [P] int64 nodes.
         weight: [P] atoms of the sender that neighbour one atom of the receiver.
@@ -39,10 +40,10 @@ class Batch:
 
 
 def _near_pairs(graphs, begin, end):
-    """Directed pairs of neighbours in the structures begin:end of Graphs, the nearest image of each, none of an atom with itself.
+    """Pairs of neighbours in the structures begin:end of Graphs, the nearest image of each, none of an atom with itself.
 
     Returns:
-        receiver and sender [P] int16 positions in their structure, distance [P] in angstrom, pairs of each structure.
+        Ends [P] and [P] as positions in their structure, distance [P] in angstrom, pairs of each structure.
     """
     stored = slice(graphs.pair_offset[begin], graphs.pair_offset[end])
     structure = np.repeat(np.arange(begin, end), np.diff(graphs.pair_offset[begin : end + 1]))
@@ -53,12 +54,9 @@ def _near_pairs(graphs, begin, end):
     near = near[np.lexsort((distance[near], second[near], first[near]))]
     ends = np.stack([first[near], second[near]])
     near = near[np.r_[True, (np.diff(ends) != 0).any(0)][: len(near)]]  # the shortest of each pair of atoms
-    receiver, sender = np.concatenate([first[near], second[near]]), np.concatenate([second[near], first[near]])
-    owner, length = np.tile(structure[near], 2), np.tile(distance[near], 2)
-    order = np.lexsort((sender, receiver))
-    start = graphs.node_offset[owner[order]]
-    receiver, sender = ((side[order] - start).astype(np.int16) for side in (receiver, sender))
-    return receiver, sender, length[order], np.bincount(owner - begin, minlength=end - begin)
+    start = graphs.node_offset[structure[near]]
+    counts = np.bincount(structure[near] - begin, minlength=end - begin)
+    return first[near] - start, second[near] - start, distance[near], counts
 
 
 class GraphInputs:
@@ -100,18 +98,13 @@ class GraphInputs:
         """
         graphs = open_graphs(path)
         blocks = [_near_pairs(graphs, start, min(start + BLOCK, len(graphs))) for start in range(0, len(graphs), BLOCK)]
-        receiver, sender, length, count = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
+        first, second, length, count = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
+        own = merge(graphs.number, graphs.node_offset, first, second, length, np.concatenate([[0], count.cumsum()]))
+        length = own.length[own.length_offset[owners(own.edge_offset)] + own.kind]
         self = cls.__new__(cls)
+        # an edge between classes is a pair for either of them: the one that it leaves receives
         self._store(
-            device,
-            graphs.number,
-            np.ones(len(graphs.number)),
-            graphs.node_offset,
-            receiver,
-            sender,
-            np.concatenate([[0], count.cumsum()]),
-            None,
-            length,
+            device, own.number, own.atoms, own.node_offset, own.sender, own.receiver, own.edge_offset, own.count, length
         )
         return self
 
@@ -125,7 +118,7 @@ class GraphInputs:
         self.element, self.atoms, self.node_offset = integers(number), numbers(atoms), integers(node_offset)
         self.receiver, self.sender = (torch.as_tensor(side, dtype=torch.int16, device=device) for side in (receiver, sender))
         self.pair_offset = integers(pair_offset)
-        self.weight = None if weight is None else numbers(weight)
+        self.weight = numbers(weight)
         self.distance = None if distance is None else numbers(distance)
 
     def __len__(self):
@@ -136,7 +129,6 @@ class GraphInputs:
         pair, pair_row, _ = members(self.pair_offset, rows)
         start = first[pair_row]
         distance = None if self.distance is None else self.distance[pair]
-        weight = self.atoms.new_ones(len(pair)) if self.weight is None else self.weight[pair]
         return Batch(
             self.element[node],
             self.atoms[node],
@@ -144,6 +136,6 @@ class GraphInputs:
             len(rows),
             self.receiver[pair] + start,
             self.sender[pair] + start,
-            weight,
+            self.weight[pair],
             distance,
         )

@@ -87,9 +87,14 @@ def connect(structures):
     return Graphs(**offsets, **arrays)
 
 
+def owners(offset):
+    """[N] row of each member of rows with offsets [R + 1]."""
+    return np.repeat(np.arange(len(offset) - 1), np.diff(offset))
+
+
 def separations(graphs):
     """[P] distances between the ends of the pairs in angstrom, float64."""
-    crystal = np.repeat(np.arange(len(graphs)), np.diff(graphs.pair_offset))
+    crystal = owners(graphs.pair_offset)
     first, second = (
         graphs.position[graphs.node_offset[crystal] + ends].astype(float) for ends in (graphs.first, graphs.second)
     )

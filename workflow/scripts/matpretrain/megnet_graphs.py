@@ -2,11 +2,12 @@
 
 import dataclasses
 
+import numpy as np
 import torch
 from matgl.utils.maths import scatter_mean
 
 from matpretrain.files import DataError
-from matpretrain.graphs import KNOWN, open_graphs
+from matpretrain.graphs import KNOWN, open_graphs, owners, separations
 from matpretrain.orbits import merge
 from matpretrain.packed import members
 
@@ -140,7 +141,7 @@ class OrbitInputs:
     """The same crystals with what message passing cannot tell apart merged; indexing with rows [B] returns their `MergedBatch`.
 
     Args:
-        orbits: orbits.Orbits.
+        graphs: `graphs.Graphs` of numpy arrays.
         device: where batches are made.
 
     Raises:
@@ -149,15 +150,21 @@ class OrbitInputs:
 
     CHUNK = 256
 
-    def __init__(self, orbits, device="cpu"):
-        arrays = {f.name: torch.from_numpy(getattr(orbits, f.name)).to(device) for f in dataclasses.fields(orbits)}
-        self.orbits = dataclasses.replace(orbits, **arrays)
+    def __init__(self, graphs, device="cpu"):
+        own = merge(graphs.number, graphs.node_offset, graphs.first, graphs.second, separations(graphs), graphs.pair_offset)
+        crystal = owners(own.edge_offset)
+        sender = own.node_offset[crystal] + own.sender
+        self.node_share = _shares(own.atoms, owners(own.node_offset), device)
+        self.edge_share = _shares(own.count * own.atoms[sender], crystal, device)
+        self.sender_share = _shares(own.count, sender, device)
+        arrays = {f.name: torch.from_numpy(getattr(own, f.name)).to(device) for f in dataclasses.fields(own)}
+        self.orbits = dataclasses.replace(own, **arrays)
         self.row_of = embedding_rows(self.orbits)
 
     @classmethod
     def read(cls, path, device="cpu"):
         """Inputs of a file written by `graphs.save_graphs`."""
-        return cls(merge(open_graphs(path)), device)
+        return cls(open_graphs(path), device)
 
     def __len__(self):
         return len(self.orbits.node_offset) - 1
@@ -181,10 +188,15 @@ class OrbitInputs:
             node_row,
             edge_row,
             len(rows),
-            orbits.node_share[node],
-            orbits.edge_share[edge],
-            orbits.sender_share[edge],
+            self.node_share[node],
+            self.edge_share[edge],
+            self.sender_share[edge],
         )
+
+
+def _shares(counts, rows, device):
+    """Counts [N] over their sum within each row, float32."""
+    return torch.as_tensor(counts / np.bincount(rows, counts)[rows], dtype=torch.float32, device=device)
 
 
 def embedding_rows(crystals):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from matpretrain.graphs import separations
+from matpretrain.graphs import owners
 
 TOLERANCE = 1e-3  # angstrom; lengths of a crystal that are closer than this are one
 
@@ -24,79 +24,62 @@ class Orbits:
 
     Attributes:
         number: [C] uint8 atomic number.
-        node_share: [C] float32 share of the atoms of the crystal.
+        atoms: [C] int64 members of the class.
         sender, receiver, kind: [E] int32 classes of the ends and length, as positions within the crystal.
-        edge_share, sender_share: [E] float32 share of the directed edges of the crystal, and of those that leave an atom of
-            the class.
+        count: [E] int64 edges of that kind between one atom of the sender's class and those of the receiver's.
         length: [L] float32 in angstrom.
         node_offset, edge_offset, length_offset: [S + 1] int64.
     """
 
     number: np.ndarray
-    node_share: np.ndarray
+    atoms: np.ndarray
     sender: np.ndarray
     receiver: np.ndarray
     kind: np.ndarray
-    edge_share: np.ndarray
-    sender_share: np.ndarray
+    count: np.ndarray
     length: np.ndarray
     node_offset: np.ndarray
     edge_offset: np.ndarray
     length_offset: np.ndarray
 
 
-def merge(graphs):
-    """The Orbits of `graphs.Graphs` (numpy arrays)."""
-    crystal_of_atom = _owners(graphs.node_offset)
-    crystal_of_pair = _owners(graphs.pair_offset)
-    first, second = (graphs.node_offset[crystal_of_pair] + ends for ends in (graphs.first, graphs.second))
-    kind, length, crystal_of_length = _distinct(separations(graphs), crystal_of_pair)
+def merge(number, node_offset, first, second, length, pair_offset):
+    """The Orbits of S crystals with N atoms and P pairs of neighbours, each two directed edges.
+
+    Args:
+        number: [N] uint8 atomic number.
+        first, second: [P] ends of the pairs, as positions within the crystal.
+        length: [P] in angstrom.
+        node_offset, pair_offset: [S + 1] int64.
+    """
+    crystal_of_atom, crystal_of_pair = owners(node_offset), owners(pair_offset)
+    first, second = (node_offset[crystal_of_pair] + ends for ends in (first, second))
+    kind, length, crystal_of_length = _distinct(length, crystal_of_pair)
     sender, receiver, kind = np.concatenate([first, second]), np.concatenate([second, first]), np.tile(kind, 2)
     order = np.argsort(sender, kind="stable")
     sender, receiver, kind = sender[order], receiver[order], kind[order]
 
-    colour = _refined(graphs.number + 256 * crystal_of_atom, sender, receiver, kind)
-    _, example, of_atom, n_members = np.unique(colour, return_index=True, return_inverse=True, return_counts=True)
+    colour = _refined(number + 256 * crystal_of_atom, sender, receiver, kind)
+    _, example, of_atom, atoms = np.unique(colour, return_index=True, return_inverse=True, return_counts=True)
     order = np.argsort(example)  # classes in the order of their first atoms, and so of the crystals
-    example, n_members = example[order], n_members[order]
+    example, atoms = example[order], atoms[order]
     of_atom = np.argsort(order)[of_atom]
 
     leaves_example = example[of_atom[sender]] == sender  # the other members of a class have the same edges
     ends = np.stack([of_atom[sender], of_atom[receiver], kind])[:, leaves_example]
     ends = ends[:, np.lexsort(ends[::-1])]
     new = np.diff(ends, axis=1, prepend=-1).any(0)
-    n_equal = np.diff(np.flatnonzero(np.append(new, True)))  # edges of a class that leave one atom
+    count = np.diff(np.flatnonzero(np.append(new, True)))
     sender, receiver, kind = ends[:, new]
 
     crystal_of_class = crystal_of_atom[example]
     crystal_of_edge = crystal_of_class[sender]
-    n_crystals = len(graphs)
-    offsets = [_offsets(crystals, n_crystals) for crystals in (crystal_of_class, crystal_of_edge, crystal_of_length)]
-    within = [offset[crystal_of_edge] for offset in offsets]
-    return Orbits(
-        graphs.number[example],
-        _shares(n_members, crystal_of_class, n_crystals),
-        *((ends - start).astype(np.int32) for ends, start in ((sender, within[0]), (receiver, within[0]), (kind, within[2]))),
-        _shares(n_equal * n_members[sender], crystal_of_edge, n_crystals),
-        _shares(n_equal, sender, len(example)),
-        length.astype(np.float32),
-        *offsets,
-    )
-
-
-def _owners(offset):
-    """[N] row of each member of rows with offsets [R + 1]."""
-    return np.repeat(np.arange(len(offset) - 1), np.diff(offset))
-
-
-def _offsets(rows, n_rows):
-    """Offsets [R + 1] of members whose rows, in order, are given."""
-    return np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=n_rows))])
-
-
-def _shares(counts, rows, n_rows):
-    """Counts [N] over their sum within each row, float32."""
-    return (counts / np.bincount(rows, counts, n_rows)[rows]).astype(np.float32)
+    rows = (crystal_of_class, crystal_of_edge, crystal_of_length)
+    offsets = [np.concatenate([[0], np.cumsum(np.bincount(own, minlength=len(node_offset) - 1))]) for own in rows]
+    first_class, _, first_length = (offset[crystal_of_edge] for offset in offsets)
+    places = (sender - first_class, receiver - first_class, kind - first_length)
+    places = (place.astype(np.int32) for place in places)
+    return Orbits(number[example], atoms, *places, count, length.astype(np.float32), *offsets)
 
 
 def _distinct(length, crystal):
