@@ -9,7 +9,7 @@ import torch
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a model is trained: one recipe for every model and dataset of a benchmark.
+    """How a model is trained: one recipe for all models of a dataset, up to keys of their encoder.
 
     The values live in config/config.yaml, the keys are explained in config/README.md.
     """
