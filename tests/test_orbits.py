@@ -104,6 +104,11 @@ def test_nothing_is_merged_where_no_two_distances_agree(structures):
     assert np.bincount(owners(own.edge_offset), share) == pytest.approx(1.0)
 
 
+def test_crystals_without_edges_are_their_atoms():
+    own, share, _ = merged(connect([FAR]))
+    assert own.number.tolist() == [26, 8] and share.tolist() == [0.5, 0.5] and not len(own.sender) and not len(own.length)
+
+
 def test_lengths_that_are_merged_differ_by_less_than_the_tolerance():
     generator = np.random.default_rng(0)
     crystal = np.sort(generator.integers(0, 3, 3000))

@@ -1,6 +1,6 @@
 """Crystals as MEGNet reads them: packed batches of all atoms, or of their orbits."""
 
-import dataclasses
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -69,6 +69,7 @@ class Batch:
         return centred * torch.where(std > EQUAL, 1 / std, 0)[row]
 
 
+@dataclass(frozen=True)
 class MergedBatch:
     """Packed crystals with N classes of atoms, E of directed edges and L lengths in all (orbits.Orbits).
 
@@ -83,10 +84,16 @@ class MergedBatch:
         sender_share: [E] share of the edges that leave an atom of the class.
     """
 
-    def __init__(self, element, edge, length, kind, node_row, edge_row, rows, node_share, edge_share, sender_share):
-        self.element, self.edge, self.length, self.kind = element, edge, length, kind
-        self.node_row, self.edge_row, self.rows = node_row, edge_row, rows
-        self.node_share, self.edge_share, self.sender_share = node_share, edge_share, sender_share
+    element: torch.Tensor
+    edge: torch.Tensor
+    length: torch.Tensor
+    kind: torch.Tensor
+    node_row: torch.Tensor
+    edge_row: torch.Tensor
+    rows: int
+    node_share: torch.Tensor
+    edge_share: torch.Tensor
+    sender_share: torch.Tensor
 
     def distance(self):
         """[L] lengths in angstrom."""
@@ -157,8 +164,8 @@ class OrbitInputs:
         self.node_share = _shares(own.atoms, owners(own.node_offset), device)
         self.edge_share = _shares(own.count * own.atoms[sender], crystal, device)
         self.sender_share = _shares(own.count, sender, device)
-        arrays = {f.name: torch.from_numpy(getattr(own, f.name)).to(device) for f in dataclasses.fields(own)}
-        self.orbits = dataclasses.replace(own, **arrays)
+        arrays = {f.name: torch.from_numpy(getattr(own, f.name)).to(device) for f in fields(own)}
+        self.orbits = replace(own, **arrays)
         self.row_of = embedding_rows(self.orbits)
 
     @classmethod
