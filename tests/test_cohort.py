@@ -14,7 +14,9 @@ from torch.func import vmap
 from matpretrain import objectives, roost, states
 from matpretrain.cohort import Cohort, clip_gradients, level
 from matpretrain.composition import matscholar_vectors, parse_formulas
+from matpretrain.plots import learning_curves
 from matpretrain.processes import Stopped
+from matpretrain.selection import overtrained
 from matpretrain.sources import read_embedded
 from matpretrain.splits import outer_folds
 from matpretrain.training import Diverged, fit, fit_cohort
@@ -261,6 +263,19 @@ def training(table, **changes):
         "seed": 0, "device": "cpu",
     }  # fmt: skip
     return finetune.Training(**values | changes)
+
+
+@pytest.mark.parametrize("cohort", [1, 5])
+def test_all_rows_train_where_none_validate(table, cohort, tmp_path, capsys):
+    own = training(table, inner_fraction=0, cohort=cohort)
+    predictions, history, _ = all_folds(own, 1, print, tmp_path)
+    assert set(predictions["part"]) == {"test"} and sorted(predictions["id"]) == sorted(table["id"])
+    assert history["mae"].isna().all() and history["loss"].notna().all() and overtrained(history) is None
+    train, validation, test = own.split(2)
+    assert sorted([*train, *test]) == list(range(len(table))) and not len(validation)
+    assert "loss" in (told := capsys.readouterr().out) and "validation" not in told
+    figure = learning_curves({"Roost": history}, "mine", "eV")
+    assert any("all rows train" in text.get_text() for text in figure.axes[1].texts)
 
 
 def test_stacked_roosts_equal_single_ones_in_values_and_gradients(table):

@@ -42,6 +42,16 @@ NAMES = [
         {"encoder_recipes": {"rost": {"epochs": 3}}},
         "encoder_recipes.rost: no model has this encoder; the nearest are roost",
     ),
+    (
+        "Weights chosen by validation rows where none are held out",
+        {"inner_fraction": 0, "encoder_recipes": {"roost": {"select": "best"}}},
+        "inner_fraction: roost on matbench_steels has select: best or a patience, which need rows; hold out some",
+    ),
+    (
+        "A dataset without validation rows whose recipe stops early",
+        {"datasets": {"matbench_phonons": {"inner_fraction": 0, "recipe": {"patience": 5}}}},
+        "datasets.matbench_phonons.inner_fraction: ",
+    ),
     ("A reference outside its study", {"subsets": {"mine": STUDY}}, "subsets.mine.reference: dummy is not among the models"),
     (
         "Two models with one label",

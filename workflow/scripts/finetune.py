@@ -51,6 +51,7 @@ def train_members(members, say, state=None):
     mean = [np.nanmean(target[train]) for train, _, _ in splits]
     std = [np.nanstd(target[train], ddof=1) for train, _, _ in splits]
     std, n_targets = [own if own > 0 else 1.0 for own in std], target.shape[1]
+    watched = len(splits[0][1]) > 0
 
     loss, n_outputs = SUPERVISED[training.loss]
     smoothed = training.smoothing()
@@ -71,6 +72,8 @@ def train_members(members, say, state=None):
         return [smoothed(output) for output in predict_members(cohort, inputs, rows, recipe)]
 
     def evaluate(cohort):
+        if not watched:
+            return [{"mae": math.nan}] * cohort.size
         scores = []
         for k, output in enumerate(outputs(cohort, "validation")):
             error = output[:, :n_targets] * std[k] + mean[k] - target[splits[k][1]]
@@ -82,7 +85,8 @@ def train_members(members, say, state=None):
             if row and row["epoch"] % max(1, recipe.epochs // PROGRESS) == 0:
                 say(
                     f"{own.name + ' ' * bool(own.name)}fold {fold}: epoch {row['epoch']}/{recipe.epochs}, loss {row['loss']:.4f}, "
-                    f"validation MAE {row['mae']:.4g}, {row['seconds']:.0f} s"
+                    + f"validation MAE {row['mae']:.4g}, " * watched
+                    + f"{row['seconds']:.0f} s"
                 )
 
     histories = fit_cohort(
@@ -97,11 +101,11 @@ def train_members(members, say, state=None):
         report=report,
         state=state,
     )
-    results, predicted = [], {part: outputs(cohort, part) for part in PARTS[1:]}
+    results, predicted = [], {part: outputs(cohort, part) for part in (PARTS[1:] if watched else PARTS[2:])}
     for k, (own, fold) in enumerate(members):
         parts = []
-        for part, rows in zip(PARTS[1:], splits[k][1:], strict=True):
-            output = predicted[part][k]
+        for part, of_members in predicted.items():
+            output, rows = of_members[k], splits[k][PARTS.index(part)]
             prediction, deviation = output[:, :n_targets] * std[k] + mean[k], np.exp(output[:, n_targets:]) * std[k]
             if not deviation.size or training.spectra is not None:
                 deviation = np.full_like(prediction, np.nan)

@@ -117,10 +117,13 @@ def draw_curves(left, right, histories, unit):
             axes.plot(runs.median(1), color=colour, lw=1.6, label=model, zorder=3)
     left.set(xlabel="epoch", ylabel="training loss (standardised target)")
     right.set(xlabel="epoch", ylabel=with_unit("validation MAE", unit))
-    losses, errors = (np.concatenate([h[column] for h in histories.values()]) for column in ("loss", "mae"))
+    losses, errors = (np.concatenate([h[column].dropna() for h in histories.values()]) for column in ("loss", "mae"))
     low, high = losses.min(), np.percentile(losses, 99.5)  # a single step can leave a spike
     left.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
-    right.set_ylim(bottom=0, top=np.percentile(errors, 99.5) * 1.05)
+    if len(errors):
+        right.set_ylim(bottom=0, top=np.percentile(errors, 99.5) * 1.05)
+    else:
+        right.text(0.5, 0.5, "all rows train (inner_fraction: 0)", ha="center", transform=right.transAxes)
     right.legend(frameon=False, title=f"median of {max(numbers)} folds and seeds", title_fontsize="small")
 
 

@@ -38,6 +38,7 @@ def check_registries(config):
     _check_features(config)
     _check_spectra(config)
     _check_structures(config)
+    _check_validation(config)
     _check_runs(config)
 
 
@@ -323,6 +324,22 @@ def _check_structures(config):
             refuse(f"datasets.{name}.structures", "a path goes with csv: PATH; write structures: true")
         elif structures and entry.get("embedded", STRUCTURES) != STRUCTURES:
             refuse(f"datasets.{name}.structures", f"{entry['embedded']} holds none; remove it, or name {STRUCTURES}")
+
+
+def _check_validation(config):
+    """Weights are chosen by validation rows only where there are some."""
+    for name, entry in config["datasets"].items():
+        if entry.get("inner_fraction", config["inner_fraction"]) == 0:
+            of_spectra = config["enz"]["recipe"] if "energies" in entry else {}
+            for encoder in sorted({model["encoder"] for model in config["models"].values() if "encoder" in model}):
+                own = config["encoder_recipes"].get(encoder, {}) | of_spectra | entry.get("recipe", {})
+                recipe = config["recipe"] | own
+                if recipe["select"] == "best" or recipe["patience"]:
+                    key = f"datasets.{name}.inner_fraction" if "inner_fraction" in entry else "inner_fraction"
+                    refuse(
+                        key,
+                        f"{encoder} on {name} has select: best or a patience, which need rows; hold out some, or change that",
+                    )
 
 
 def _check_runs(config):

@@ -57,7 +57,7 @@ def hold_out(n_rows, fraction, seed):
 
 
 def inner_split(outer_train, fraction, seed, fold):
-    """Split the rows of an outer training part into (training, validation), seeded; both sorted, neither empty."""
+    """Split the rows of an outer training part into (training, validation), seeded; both sorted, neither empty but for a fraction of 0."""
     shuffled = np.random.default_rng([seed, fold]).permutation(outer_train)
-    n_validation = min(max(1, round(fraction * len(shuffled))), len(shuffled) - 1)
+    n_validation = min(max(1, round(fraction * len(shuffled))), len(shuffled) - 1) if fraction else 0
     return np.sort(shuffled[n_validation:]), np.sort(shuffled[:n_validation])

@@ -26,7 +26,7 @@ class Training:
         weights: safetensors file of a pretrained encoder to start from, or None.
         loss: name in SUPERVISED.
         recipe: Recipe.
-        inner_fraction: share of the outer training rows held out for validation.
+        inner_fraction: share of the outer training rows held out for validation; 0: none.
         size: outer training rows of every fold (subsets.outer_split), None for all.
         seed: random seed.
         device: "cpu" or "cuda:k".
