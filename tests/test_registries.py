@@ -6,6 +6,7 @@ from conftest import PROJECT, overlaid
 
 from matpretrain.configuration import check
 from matpretrain.provenance import parameters, pretext_tasks
+from matpretrain.registries import recipe_of
 
 FAULTS = "Registries: what does not fit together"
 SSL = {"encoder": "roost", "corpus": "mp_transport", "tasks": {"barlow_twins": {}}}
@@ -316,3 +317,23 @@ def test_what_a_network_is_made_from_is_read_off_its_module():
     assert parameters("finder", "Model")["layers"] == 2 and parameters("finder", "Model")["readout"] is True
     with pytest.raises(KeyError):
         parameters("statistics", "Model")
+
+
+def test_keys_of_a_dataset_win_over_those_of_an_encoder_and_of_spectra(shipped):
+    shipped["datasets"]["optical_constants"]["recipe"] = {"epochs": 7}
+    epochs = {
+        (dataset, encoder): recipe_of(shipped, dataset, encoder)["epochs"]
+        for dataset in (None, "matbench_phonons", "matbench_perovskites", "new2024_perovskites", "optical_constants")
+        for encoder in ("roost", "finder", "megnet")
+    }
+    general, of_finder, of_megnet = (epochs[None, encoder] for encoder in ("roost", "finder", "megnet"))
+    assert len({general, of_finder, of_megnet}) == 3
+    assert [epochs["matbench_phonons", e] for e in ("roost", "finder")] == [general, of_finder]
+    assert {epochs["matbench_perovskites", e] for e in ("roost", "finder")} == {15}
+    assert epochs["new2024_perovskites", "megnet"] == of_megnet
+    assert epochs["optical_constants", "finder"] == 7
+    assert (
+        recipe_of(shipped, "optical_constants", "finder")["loss"]
+        == shipped["enz"]["recipe"]["loss"]
+        != shipped["recipe"]["loss"]
+    )

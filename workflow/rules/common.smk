@@ -7,10 +7,10 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow" / "scripts"))
+from matpretrain import registries
 from matpretrain.configuration import check, set_environment
 from matpretrain.files import DataError
 from matpretrain.provenance import fingerprint, reads, stacks, structures_read
-from matpretrain.registries import ELEMENTS
 
 try:
     check(config, Path(workflow.basedir))
@@ -62,7 +62,7 @@ def scratch_of(model):
 def elements_of(entry):
     """Element vectors of a pretraining strategy or of a network; a network has those of its encoder."""
     start = config["pretraining"].get(entry.get("pretraining"), {})
-    return entry.get("elements", start.get("elements", ELEMENTS))
+    return entry.get("elements", start.get("elements", registries.ELEMENTS))
 
 
 def arguments_of(model):
@@ -71,16 +71,8 @@ def arguments_of(model):
 
 
 def recipe_of(dataset, model):
-    """How a network is trained: the recipe, with the keys that differ for its encoder, for spectra and for the dataset."""
-    encoder = config["models"][model]["encoder"]
-    of_spectra = config["enz"]["recipe"] if dataset in SPECTRAL else {}
-    own = config["encoder_recipes"].get(encoder, {}) | of_spectra | own_recipe(dataset)
-    return config["recipe"] | own
-
-
-def own_recipe(dataset):
-    """Keys of the recipe that differ for a dataset; none for None."""
-    return config["datasets"].get(dataset, {}).get("recipe", {})
+    """How a network is trained on a dataset, or, for None, on those without keys of their own."""
+    return registries.recipe_of(config, dataset, config["models"][model]["encoder"])
 
 
 def inner_fraction_of(dataset):

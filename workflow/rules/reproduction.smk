@@ -32,7 +32,11 @@ rule snapshot_reproduction:
         datasets=DATASETS,
         sources={d: source_kind(d) for d in DATASETS},
         recipes={m: recipe_of(None, m) for m in TRAINED}
-        | {d: own_recipe(d) for d in DATASETS if own_recipe(d)},
+        | {
+            d: config["datasets"][d]["recipe"]
+            for d in DATASETS
+            if "recipe" in config["datasets"][d]
+        },
     script:
         "../scripts/snapshot_reproduction.py"
 

@@ -42,6 +42,17 @@ def check_registries(config):
     _check_runs(config)
 
 
+def recipe_of(config, dataset, encoder):
+    """How a network is trained on a dataset: the recipe, with the keys that differ for its encoder, for spectra and for the dataset.
+
+    Args:
+        dataset: name in the registry; None leaves the keys of datasets out.
+    """
+    entry = config["datasets"].get(dataset, {})
+    of_spectra = config["enz"]["recipe"] if "energies" in entry else {}
+    return config["recipe"] | config["encoder_recipes"].get(encoder, {}) | of_spectra | entry.get("recipe", {})
+
+
 def _check_corpora(config):
     """What each kind of corpus is made from."""
     for name, entry in config["corpora"].items():
@@ -330,10 +341,8 @@ def _check_validation(config):
     """Weights are chosen by validation rows only where there are some."""
     for name, entry in config["datasets"].items():
         if entry.get("inner_fraction", config["inner_fraction"]) == 0:
-            of_spectra = config["enz"]["recipe"] if "energies" in entry else {}
             for encoder in sorted({model["encoder"] for model in config["models"].values() if "encoder" in model}):
-                own = config["encoder_recipes"].get(encoder, {}) | of_spectra | entry.get("recipe", {})
-                recipe = config["recipe"] | own
+                recipe = recipe_of(config, name, encoder)
                 if recipe["select"] == "best" or recipe["patience"]:
                     key = f"datasets.{name}.inner_fraction" if "inner_fraction" in entry else "inner_fraction"
                     refuse(
