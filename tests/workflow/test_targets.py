@@ -57,8 +57,7 @@ def test_two_networks_side_by_side_on_rows_that_neither_was_trained_on(checkout)
 
 
 def test_an_encoder_of_crystals_is_pretrained_by_the_same_rule(checkout):
-    from matpretrain.graphs import open_graphs
-    from matpretrain.megnet import Inputs
+    from matpretrain.megnet import CorpusInputs, Inputs
     from matpretrain.weights import embed, load_encoder
 
     small = {"pretraining": {"cdssl-aflow": {"arguments": {"size": "small"}, "recipe": {"epochs": 2, "batch_size": 16}}}}
@@ -80,8 +79,9 @@ def test_an_encoder_of_crystals_is_pretrained_by_the_same_rule(checkout):
     assert history["denoising_training_mae"].between(0, 2).all()
     encoder, record = load_encoder(checkout.folder / "results/pretrain/cdssl-aflow")
     assert record["arguments"] == {"size": "small"} and "element_vectors" not in record
-    graphs = open_graphs(checkout.folder / "results/structures/aflow_prototypes/graphs.safetensors", "cpu")
-    assert embed(encoder, Inputs(graphs)).shape == (170, 96)
+    path = checkout.folder / "results/structures/aflow_prototypes/graphs.safetensors"
+    of_atoms, of_orbits = (embed(encoder, form.read(path)) for form in (CorpusInputs, Inputs))
+    assert of_atoms.shape == (170, 96) and np.allclose(of_atoms, of_orbits, rtol=1e-3, atol=1e-3)
 
 
 def test_subsets_of_a_csv_give_tables_and_a_figure(checkout):
