@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from matpretrain import megnet, megnet_graphs, orbits
-from matpretrain.graphs import NAMES, Graphs, connect, owners, separations
+from matpretrain.crystal import owners
+from matpretrain.graphs import NAMES, Graphs, connect, separations
 from matpretrain.sources import aflow_prototypes
 
 CUBE = ("cube", np.eye(3) * 4.0, np.array([26], np.uint8), np.zeros((1, 3)))

@@ -226,6 +226,11 @@ def check_elements(structures, path, unknown_elements, dropped, known, network):
         raise DataError(f"{path}: no structure has only elements that {network} knows; choose other structures")
 
 
+def owners(offset):
+    """[N] row of each member of rows with offsets [R + 1]."""
+    return np.repeat(np.arange(len(offset) - 1), np.diff(offset))
+
+
 def pairs_within(lattice, frac, cutoff, centres=None):
     """All pairs of atoms at most `cutoff` angstrom apart, over all periodic images, an atom's own images included.
 
@@ -305,7 +310,7 @@ def compositions_of(number, offset):
         number: [N] atomic numbers; structure s owns the atoms offset[s]:offset[s + 1].
         offset: [S + 1].
     """
-    structure = np.repeat(np.arange(len(offset) - 1), np.diff(offset))
+    structure = owners(offset)
     node, amount = np.unique(structure * 256 + number, return_counts=True)
     offset = np.searchsorted(node, np.arange(len(offset)) * 256)
     return Compositions((node % 256).astype(np.uint8), amount.astype(float), offset)

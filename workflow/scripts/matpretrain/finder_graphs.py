@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from matpretrain.composition import atom_counts
-from matpretrain.graphs import open_graphs, owners
+from matpretrain.crystal import owners
+from matpretrain.graphs import open_graphs, separations
 from matpretrain.orbits import merge
 from matpretrain.packed import members
 
@@ -46,10 +47,9 @@ def _near_pairs(graphs, begin, end):
         Ends [P] and [P] as positions in their structure, distance [P] in angstrom, pairs of each structure.
     """
     stored = slice(graphs.pair_offset[begin], graphs.pair_offset[end])
-    structure = np.repeat(np.arange(begin, end), np.diff(graphs.pair_offset[begin : end + 1]))
+    structure = begin + owners(graphs.pair_offset[begin : end + 1])
     first, second = (side[stored] + graphs.node_offset[structure] for side in (graphs.first, graphs.second))
-    shift = np.einsum("pi,pij->pj", graphs.image[stored].astype(np.float32), graphs.lattice[structure])
-    distance = np.linalg.norm(graphs.position[second] + shift - graphs.position[first], axis=1)
+    distance = separations(graphs, begin, end)
     near = np.flatnonzero((distance < CUTOFF) & (first != second))
     near = near[np.lexsort((distance[near], second[near], first[near]))]
     ends = np.stack([first[near], second[near]])

@@ -10,7 +10,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from matpretrain.crystal import pairs_within
+from matpretrain.crystal import owners, pairs_within
 from matpretrain.files import DataError, atomic_path
 
 CUTOFF = 5.0  # angstrom (New et al. 2024, table 5)
@@ -87,18 +87,13 @@ def connect(structures):
     return Graphs(**offsets, **arrays)
 
 
-def owners(offset):
-    """[N] row of each member of rows with offsets [R + 1]."""
-    return np.repeat(np.arange(len(offset) - 1), np.diff(offset))
-
-
-def separations(graphs):
-    """[P] distances between the ends of the pairs in angstrom, float64."""
-    crystal = owners(graphs.pair_offset)
-    first, second = (
-        graphs.position[graphs.node_offset[crystal] + ends].astype(float) for ends in (graphs.first, graphs.second)
-    )
-    shift = np.einsum("pi,pij->pj", graphs.image.astype(float), graphs.lattice.astype(float)[crystal])
+def separations(graphs, begin=0, end=None):
+    """[P] distances between the ends of the pairs of structures begin:end in angstrom, float64."""
+    offset = graphs.pair_offset[begin : None if end is None else end + 1]
+    crystal, pairs = begin + owners(offset), slice(offset[0], offset[-1])
+    start = graphs.node_offset[crystal]
+    first, second = (graphs.position[start + ends[pairs]].astype(float) for ends in (graphs.first, graphs.second))
+    shift = np.einsum("pi,pij->pj", graphs.image[pairs].astype(float), graphs.lattice[crystal].astype(float))
     return np.linalg.norm(second + shift - first, axis=1)
 
 

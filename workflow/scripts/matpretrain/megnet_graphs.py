@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from matgl.utils.maths import scatter_mean
 
+from matpretrain.crystal import owners
 from matpretrain.files import DataError
-from matpretrain.graphs import KNOWN, open_graphs, owners, separations
+from matpretrain.graphs import KNOWN, open_graphs, separations
 from matpretrain.orbits import merge
 from matpretrain.packed import members
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from matpretrain.graphs import owners
+from matpretrain.crystal import owners
 
 TOLERANCE = 1e-3  # angstrom; lengths of a crystal that are closer than this are one
 
