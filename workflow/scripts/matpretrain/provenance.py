@@ -14,9 +14,9 @@ STAMP = ".snakemake_timestamp"  # which Snakemake puts into a folder after the j
 PACKAGE = Path(__file__).resolve().parent
 PLUMBING = {"jobs", "files", "devices", "processes", "states", "provenance"}  # they move bytes and words, not numbers
 REPORTED = (
-    *("torch", "matgl", "torch-geometric", "numpy", "numba", "scipy", "pandas", "scikit-learn", "scikit-learn-intelex"),
-    *("pymatgen", "matminer"),
-)
+    "torch", "matgl", "torch-geometric", "numpy", "numba", "scipy", "pandas", "scikit-learn", "scikit-learn-intelex", "pymatgen",
+    "matminer",
+)  # fmt: skip
 
 
 @cache
