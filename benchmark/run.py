@@ -1,8 +1,8 @@
 """Speed against peers, side by side in one run (`make bench`).
 
 Roost against aviary-models 1.2.1 in an environment of its own, in training and in inference, MEGNet training against matgl's
-trainer, all interleaved; Magpie against matminer, forests against scikit-learn; last how our own cost grows (growth.py). With
-MATPRETRAIN_MIRROR set, on steels, phonons and mp_e_form, the phonon crystals and the OQMD formulas; else on the embedded data.
+trainer, all interleaved; Magpie against matminer; last how our own cost grows (growth.py). With MATPRETRAIN_MIRROR set, on
+steels, phonons and mp_e_form, the phonon crystals and the OQMD formulas; else on the embedded data.
 """
 
 import argparse
@@ -119,7 +119,6 @@ if __name__ == "__main__":
                 compare_roost(name, table, task, rounds)
         print(flush=True)
         subprocess.run([sys.executable, HERE / "magpie_features.py", formulas], check=True)
-        subprocess.run([sys.executable, HERE / "forests.py", list(data.values())[1]], check=True)
         print(flush=True)
         for precision in ("float32", "bfloat16"):
             subprocess.run([sys.executable, HERE / "pretraining.py", formulas, f"--precision={precision}"], check=True)

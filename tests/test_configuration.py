@@ -23,7 +23,7 @@ def load(path):
 
 def pins():
     lines = (PROJECT / "requirements.txt").read_text() + (PROJECT / "requirements-nodeps.txt").read_text()
-    found = dict(line.split(";")[0].split("==") for line in lines.splitlines() if "==" in line and not line.startswith("#"))
+    found = dict(line.split("==") for line in lines.splitlines() if "==" in line and not line.startswith("#"))
     return {name.lower().replace("_", "-"): version for name, version in found.items()}
 
 
@@ -37,9 +37,7 @@ def environment(name):
         for item in load(f"envs/{name}.yaml")["dependencies"]
         for line in (item["pip"] if isinstance(item, dict) else [item])
     ]
-    found = dict(
-        re.fullmatch(r"([\w.-]+?)==?([\w.]+)(?:;.*)?", line).groups() for line in lines if line not in ("pip", "c-compiler")
-    )
+    found = dict(re.fullmatch(r"([\w.-]+?)==?([\w.]+)", line).groups() for line in lines if line not in ("pip", "c-compiler"))
     after = PROJECT / f"envs/{name}.post-deploy.sh"
     found |= dict(re.findall(r"([\w-]+)==([\w.]+)", after.read_text())) if after.exists() else {}
     assert found.pop("python") == "3.11"

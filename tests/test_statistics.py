@@ -1,5 +1,4 @@
 import itertools
-import sys
 
 import numpy as np
 import pandas as pd
@@ -141,15 +140,8 @@ def test_the_correction_takes_the_sizes_of_the_folds():
     assert np.isnan([one["p"], one["p_corrected"], one["p_wilcoxon"]]).all()
 
 
-@pytest.mark.parametrize("library", ["sklearnex", "sklearn"])
-def test_predictions_of_a_forest_do_not_depend_on_its_threads(library, monkeypatch):
+def test_predictions_of_a_forest_do_not_depend_on_its_threads():
     from fit_baseline import fit_baseline, random_forest
-
-    if library == "sklearn":
-        monkeypatch.setitem(sys.modules, "sklearnex.ensemble", None)
-    else:
-        pytest.importorskip("sklearnex")
-    assert type(random_forest(0)).__module__.startswith(f"{library}.")
 
     values = np.random.default_rng(0).normal(size=(40, 20))
     table = pd.DataFrame({"id": [f"r{i}" for i in range(40)], "target": values[:, 0], "fold": np.arange(40) % 2})

@@ -5,6 +5,7 @@ from inspect import signature
 
 import numpy as np
 import pandas as pd
+from joblib import parallel_config
 
 from matpretrain.composition import Compositions, element_fractions
 from matpretrain.files import DataError, read_csv, write_csv
@@ -14,15 +15,8 @@ from matpretrain.subsets import outer_split
 
 
 def random_forest(seed, trees=500):
-    """500 trees, otherwise scikit-learn's defaults, as in the Matbench reference.
-
-    On x86 under Linux scikit-learn-intelex grows them: splits between 256 bins of a feature instead of all its values. The same
-    numbers in any number of threads, and other ones than scikit-learn's; provenance.json names it where it is installed.
-    """
-    try:
-        from sklearnex.ensemble import RandomForestRegressor
-    except ImportError:  # no wheels for other machines
-        from sklearn.ensemble import RandomForestRegressor
+    """500 trees, otherwise scikit-learn's defaults, as in the Matbench reference."""
+    from sklearn.ensemble import RandomForestRegressor
 
     return RandomForestRegressor(trees, random_state=seed)
 
@@ -60,11 +54,9 @@ def fit_baseline(table, features, build, threads, say, size=None):
     parts = []
     for fold in fold_numbers(table["fold"]):
         train, test = outer_split(table["fold"].to_numpy(), fold, size)
-        model = build()
-        model.n_jobs = threads
-        model.fit(features[train], target[train])
-        model.n_jobs = 1  # several threads may add up the trees in any order, to other last digits
-        prediction = model.predict(features[test])
+        with parallel_config("threading", n_jobs=threads):
+            model = build().fit(features[train], target[train])
+        prediction = model.predict(features[test])  # in one thread: several add up the trees in any order, to other last digits
         say(f"fold {fold}: test MAE {np.abs(prediction - target[test]).mean():.5g}")
         parts.append(
             pd.DataFrame(

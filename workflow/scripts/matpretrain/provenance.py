@@ -13,10 +13,7 @@ from pathlib import Path
 STAMP = ".snakemake_timestamp"  # which Snakemake puts into a folder after the job that made it
 PACKAGE = Path(__file__).resolve().parent
 PLUMBING = {"jobs", "files", "devices", "processes", "states", "provenance"}  # they move bytes and words, not numbers
-REPORTED = (
-    "torch", "matgl", "torch-geometric", "numpy", "numba", "scipy", "pandas", "scikit-learn", "scikit-learn-intelex", "pymatgen",
-    "matminer",
-)  # fmt: skip
+REPORTED = ("torch", "matgl", "torch-geometric", "numpy", "numba", "scipy", "pandas", "scikit-learn", "pymatgen", "matminer")
 
 
 @cache
