@@ -8,7 +8,7 @@ from small_problem import RECIPE, Line, recipe
 
 from matpretrain import objectives, training
 from matpretrain.recipe import multiplies_bfloat16
-from matpretrain.selection import overtrained
+from matpretrain.selection import crowded, overtrained
 from matpretrain.training import fit, predict
 
 
@@ -90,6 +90,19 @@ def test_weights_of_the_best_validation_epoch_are_kept(problem):
 def test_training_for_too_long_is_told(curves, advice):
     rows = [(fold, epoch, mae) for fold, curve in enumerate(curves) for epoch, mae in enumerate(curve, 1)]
     told = overtrained(pd.DataFrame(rows, columns=["fold", "epoch", "mae"]))
+    assert told is None if advice is None else told.startswith(advice)
+
+
+@pytest.mark.parametrize(
+    ("target", "loss", "advice"),
+    [
+        ([0, 0, 0, 1.5, 2, 3, 4, 5, 6, math.nan], "robust_l1", "33% of the targets are 0: "),
+        ([0, 0, 0, 1.5, 2, 3, 4, 5, 6, math.nan], "l1", None),
+        (range(20), "robust_l1", None),
+    ],
+)
+def test_many_equal_targets_are_told(target, loss, advice):
+    told = crowded(np.array(target, float)[:, None], loss)
     assert told is None if advice is None else told.startswith(advice)
 
 

@@ -24,7 +24,7 @@ from matpretrain.objectives import SUPERVISED
 from matpretrain.processes import Stopped, side_by_side
 from matpretrain.provenance import stacks
 from matpretrain.recipe import Recipe
-from matpretrain.selection import overtrained
+from matpretrain.selection import crowded, overtrained
 from matpretrain.splits import fold_numbers
 from matpretrain.states import check_history, kept_state, load_state, save_state
 from matpretrain.supervised import Spectra, Training
@@ -164,6 +164,8 @@ def finetune(trainings, threads, say, state):
     workers = min(threads, len(together)) if first.device == "cpu" and forks else 1
     sizes = f", in cohorts of {', '.join(str(len(cohort)) for cohort in together)}" if len(together) < n_folds else ""
     say(f"{len(first.table)} rows, {n_folds} folds{sizes}, {workers} at a time on {describe(first.device)}")
+    if advice := crowded(first.target, first.loss):
+        say(advice)
     left = [cohort for cohort in together if not all(result_file(state, *member).exists() for member in cohort)]
 
     def work(cohort):
