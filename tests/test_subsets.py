@@ -154,7 +154,7 @@ def test_a_table_without_the_reference_has_no_improvement():
 
 def test_the_figures_mark_the_sizes_only(subset_table, tmp_path):
     plots.style()
-    part = subset_table[subset_table["mae_mean"].notna()].astype({"train_rows": float})  # as read from a file with means over sizes
+    part = subset_table[subset_table["mae_mean"].notna()].astype({"train_rows": float})  # as read beside means
     labels, name = {"roost": "Roost", "roost-ssl": "Roost-SSL"}, "matbench_log_gvrh"
     for draw, ticks in (
         (plots.subset_curves, ["20", "30", "40\n(all)"]),

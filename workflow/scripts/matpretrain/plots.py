@@ -278,7 +278,7 @@ def subset_curves(axes, table, models):
         )  # fmt: skip
     axes.set(xscale="log", yscale="log", xlabel="training rows")
     sizes = table.drop_duplicates("train_rows")
-    names = [f"{r.train_rows:,.0f}" + ("\n(all)" if r.size == "full" else "") for r in sizes[["train_rows", "size"]].itertuples()]
+    names = [f"{r.train_rows:,.0f}" + "\n(all)" * (r.size == "full") for r in sizes[["train_rows", "size"]].itertuples()]
     axes.set_xticks(sizes["train_rows"].tolist(), names)
     axes.yaxis.set_major_locator(matplotlib.ticker.MaxNLocator(5))
     axes.yaxis.set_major_formatter("{x:g}")
