@@ -96,9 +96,11 @@ def test_training_for_too_long_is_told(curves, advice):
 @pytest.mark.parametrize(
     ("target", "loss", "advice"),
     [
-        ([0, 0, 0, 1.5, 2, 3, 4, 5, 6, math.nan], "robust_l1", "33% of the targets are 0: "),
-        ([0, 0, 0, 1.5, 2, 3, 4, 5, 6, math.nan], "l1", None),
-        (range(20), "robust_l1", None),
+        ([0] * 10 + list(range(1, 21)) + [math.nan], "robust_l1", "33% of the targets are 0: "),
+        ([0] * 10 + list(range(1, 21)) + [math.nan], "l1", None),
+        ([0] * 9 + list(range(1, 19)), "robust_l1", None),  # too few to tell
+        ([math.nan], "robust_l1", None),
+        ([0] * 10 + list(range(1, 95)), "robust_l1", None),
     ],
 )
 def test_many_equal_targets_are_told(target, loss, advice):

@@ -9,7 +9,7 @@ from matpretrain.states import check_history
 # Times its lowest value from which on a validation MAE has risen too far: 1.13 at most on datasets that are well trained, 1.6 on
 # perovskites with 300 epochs (docs/reproduction/recipe.md).
 RISE = 1.25
-CROWD = 0.1  # share of equal targets; 0.43 on band gaps, at most 0.02 on the other Matbench tasks
+CROWD, LEAST = 0.1, 10  # share and number of equal targets; 0.43 on band gaps, at most 0.02 on the other Matbench tasks
 
 
 def overtrained(history):
@@ -37,7 +37,7 @@ def crowded(target, loss):
     """
     known = target[np.isfinite(target)]
     values, counts = np.unique(known, return_counts=True)
-    if loss != "robust_l1" or counts.max() < CROWD * len(known):
+    if loss != "robust_l1" or counts.max(initial=0) < max(LEAST, CROWD * len(known)):
         return None
     return (
         f"{counts.max() / len(known):.0%} of the targets are {values[counts.argmax()]:g}: the likelihood of robust_l1 rises without end as their "
