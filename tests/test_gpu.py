@@ -165,12 +165,12 @@ def test_pretraining_with_a_target_is_replayed_and_learns_as_on_the_cpu(composit
         torch.manual_seed(0)
         inputs, target = roost.Inputs(compositions, device), torch.randn(N_ROWS, 5).to(device)
         model = objectives.Pretext(roost.Encoder(vectors), {"magpie": {}}, {"magpie": target}).to(device)
-        rows, settings = torch.arange(N_ROWS, device=device), recipe(epochs=30, batch_size=64, learning_rate=1e-3)
-        options = {"seed": 0, "reserve": inputs.reserve}
+        rows, options = torch.arange(N_ROWS, device=device), {"seed": 0, "reserve": inputs.reserve}
+        settings = recipe(epochs=60, batch_size=64, learning_rate=1e-3, precision="tfloat32")
         history = fit(model, lambda m, rows, inputs=inputs: m(inputs, rows), rows, lambda m: {"mae": 0.0}, settings, **options)
         losses[device] = [row["loss"] for row in history]
     assert np.allclose(losses[GPU][:8], losses[CPU][:8], rtol=2e-2)
-    assert all(found[-1] < 0.8 * found[0] for found in losses.values())
+    assert all(found[-1] < 0.5 * found[0] for found in losses.values())
 
 
 def test_an_interrupted_replayed_training_goes_on(compositions, vectors, tmp_path, monkeypatch):

@@ -8,7 +8,8 @@ from small_problem import RECIPE, Line, recipe
 
 from matpretrain import objectives, training
 from matpretrain.recipe import multiplies_bfloat16
-from matpretrain.selection import crowded, overtrained
+from matpretrain.selection import overtrained
+from matpretrain.supervised import crowded
 from matpretrain.training import fit, predict
 
 

@@ -1,15 +1,12 @@
-"""Which weights a training ends with, when it stops early, and what its recipe is wrong for."""
+"""Which weights a training ends with, and when it stops early."""
 
 import math
-
-import numpy as np
 
 from matpretrain.states import check_history
 
 # Times its lowest value from which on a validation MAE has risen too far: 1.13 at most on datasets that are well trained, 1.6 on
 # perovskites with 300 epochs (docs/reproduction/recipe.md).
 RISE = 1.25
-CROWD, LEAST = 0.1, 10  # share and number of equal targets; 0.43 on band gaps, at most 0.02 on the other Matbench tasks
 
 
 def overtrained(history):
@@ -25,23 +22,6 @@ def overtrained(history):
     return (
         f"validation MAE {lowest:.4g} after epoch {curve.idxmin()}, {end:.4g} at the end: trained for too long; give the dataset "
         "recipe: {epochs: ...} of its own, or select: best"
-    )
-
-
-def crowded(target, loss):
-    """What to do where many targets are one number and the loss is a likelihood, in a line; None otherwise.
-
-    Args:
-        target: [n] or [n, T], NaN where unknown.
-        loss: name in objectives.SUPERVISED.
-    """
-    known = target[np.isfinite(target)]
-    values, counts = np.unique(known, return_counts=True)
-    if loss != "robust_l1" or counts.max(initial=0) < max(LEAST, CROWD * len(known)):
-        return None
-    return (
-        f"{counts.max() / len(known):.0%} of the targets are {values[counts.argmax()]:g}: the likelihood of robust_l1 rises without end as their "
-        "predicted deviation shrinks, and the others are learned badly; give the dataset recipe: {loss: l1} of its own"
     )
 
 
