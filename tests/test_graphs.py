@@ -99,6 +99,12 @@ def test_counts_before_and_after_are_told_and_nothing_is_dropped_silently(tmp_pa
     assert table.values.tolist() == [["a", 1, 3, 0], ["c", 2, 0, 2]]
     connect_structures(None, "aflow_prototypes", 30, None, "drop", *outputs, said.append)
     assert "288 structures read, 4 dropped, 30 of the 284 others taken" in said[-1] and len(pd.read_csv(outputs[1])) == 30
+    sampled = pd.read_csv(outputs[1])["id"]
+    connect_structures(None, "aflow_prototypes", 30, None, "drop", *outputs, said.append, left_out=100)
+    others = pd.read_csv(outputs[1])["id"]
+    assert len(set(others)) == 100 and not set(others) & set(sampled) and not others.is_monotonic_increasing
+    with fault("A sample of all structures, whose encoder is probed", "takes all 284 structures and leaves none for a probe"):
+        connect_structures(None, "aflow_prototypes", 284, None, "drop", *outputs, said.append, left_out=100)
     grid = np.array(list(itertools.product(range(8), range(8), range(7)))) / [8, 8, 7]
     big = tmp_path / "big.jsonl"
     big.write_text(line("big", ["Fe"] * 448, grid.tolist(), (32, 32, 28, 90, 90, 90)))

@@ -69,9 +69,14 @@ def test_an_encoder_of_crystals_is_pretrained_by_the_same_rule(checkout):
     done = checkout.snakemake("--configfile", "my.yaml", "--", *made)
     assert done.returncode == 0, done.text
     probe = read_csv(checkout.folder / made[0])
-    assert probe["epoch"].tolist() == [0, 1, 2] and set(probe["structures"]) == {51}
+    assert probe["epoch"].tolist() == [0, 1, 2] and set(probe["structures"]) == {114}  # what the sample left out
     assert (probe[["r2_log_density", "r2_log_volume_per_atom", "r2_log_volume"]] <= 1).all(axis=None)
     assert "288 structures read, 4 dropped, 170 of the 284 others taken" in done.text
+    sampled, left_out = (
+        set(read_csv(checkout.folder / f"results/structures/aflow_prototypes/{name}.csv", dtype=str)["id"])
+        for name in ("graphs", "left_out")
+    )
+    assert len(sampled) == 170 and len(left_out) == 114 and not sampled & left_out
     assert all((checkout.folder / path).stat().st_size > 5000 for path in made[1:])
     history = read_csv(checkout.folder / "results/pretrain/cdssl-aflow/history.csv")
     assert history["epoch"].tolist() == [1, 2] and (history["gradient_norm"] > 0).all()

@@ -57,6 +57,22 @@ def structure_source(wildcards):
     return found
 
 
+PROBED_CRYSTALS = 4096  # structures of a probe (New et al. 2024)
+
+
+def is_sample(corpus):
+    """Whether a corpus of structures is a sample, whose probe takes structures that it leaves out."""
+    return "sample" in config["corpora"][corpus]
+
+
+def probed_crystals(wildcards):
+    """Graphs of which a pretrained encoder of crystals is probed on those that its training has not seen."""
+    corpus = strategy(wildcards)["corpus"]
+    if is_sample(corpus):
+        return f"results/structures/{corpus}/left_out.safetensors"
+    return examples(wildcards)["examples"]
+
+
 def structure_collection(name):
     """The embedded structures or the matminer dataset that the structures of a corpus or dataset come from, or None."""
     if name in config["corpora"]:

@@ -81,7 +81,7 @@ rule probe_crystals:
         record="results/pretrain/{pretraining}/encoder.json",
         weights="results/pretrain/{pretraining}/encoder.safetensors",
         epochs="results/pretrain/{pretraining}/epochs",
-        graphs=lambda w: examples(w)["examples"],
+        graphs=probed_crystals,
     output:
         table="results/probes/crystals/{pretraining}.csv",
         features="results/probes/crystals/{pretraining}.npz",
@@ -95,6 +95,8 @@ rule probe_crystals:
         mem_mb=grown(8000),
         runtime=grown(120),
     params:
+        structures=PROBED_CRYSTALS,
+        left_out=lambda w: is_sample(strategy(w)["corpus"]),
         validation_fraction=config["pretraining_validation"],
         seed=config["pretraining_seed"],
         code=lambda w: fingerprint("probe_crystals", strategy(w)["encoder"]),

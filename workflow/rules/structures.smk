@@ -31,6 +31,21 @@ rule connect_structures:
         "../scripts/connect_structures.py"
 
 
+# What a sample leaves out, for a probe on structures that pretraining has not seen.
+use rule connect_structures as connect_left_out with:
+    output:
+        graphs=update("results/structures/{table}/left_out.safetensors"),
+        table=update("results/structures/{table}/left_out.csv"),
+    log:
+        "logs/structures/{table}/left_out.log",
+    wildcard_constraints:
+        table=names_or_none(
+            [c for c in corpora_of("structures") if is_sample(c)]
+        ),
+    params:
+        left_out=PROBED_CRYSTALS,
+
+
 rule encode_structures:
     input:
         unpack(structure_source),

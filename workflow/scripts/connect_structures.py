@@ -1,6 +1,6 @@
 """Structures -> graphs.safetensors (all pairs of atoms within a cutoff) and graphs.csv (id, atoms, pairs, isolated).
 
-Those of a corpus in their own order, or those of a dataset row by row.
+Those of a corpus in their own order, or those of a dataset row by row; of a corpus that is a sample also others, for its probe.
 """
 
 import time
@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from matpretrain.crystal import check_elements
-from matpretrain.files import read_csv, write_csv
+from matpretrain.files import DataError, read_csv, write_csv
 from matpretrain.graphs import CUTOFF, KNOWN, connect, save_graphs
 from matpretrain.jobs import job
 from matpretrain.sources import open_structures
@@ -17,11 +17,15 @@ from matpretrain.sources import open_structures
 SEED = 0  # of the sample
 
 
-def connect_structures(path, source, sample, expected_hash, unknown_elements, graphs_path, table_path, say, rows=None):
+def connect_structures(
+    path, source, sample, expected_hash, unknown_elements, graphs_path, table_path, say, rows=None, left_out=None
+):  # fmt: skip
     """Read structures, check their elements, find the neighbours of their atoms.
 
     Args:
         path, source, rows: as in `sources.open_structures`.
+        sample: so many of them, drawn at random; None for all.
+        left_out: None, or instead of the sample at most so many of the others, in random order.
     """
     started = time.perf_counter()
     structures, where = open_structures(path, source, expected_hash, rows)
@@ -30,9 +34,16 @@ def connect_structures(path, source, sample, expected_hash, unknown_elements, gr
     for line in dropped:
         say(f"dropped: {line}")
     n_kept = len(structures)
-    if sample and sample < n_kept:
-        chosen = np.random.default_rng(SEED).choice(n_kept, sample, replace=False)
-        structures = [structures[k] for k in np.sort(chosen)]
+    if sample:
+        order = np.random.default_rng(SEED)
+        chosen = np.sort(order.choice(n_kept, min(sample, n_kept), replace=False))
+        if left_out is not None:
+            if sample >= n_kept:
+                raise DataError(
+                    f"{where}: a sample of {sample} takes all {n_kept} structures and leaves none for a probe; remove `sample`"
+                )
+            chosen = order.permutation(np.setdiff1d(np.arange(n_kept), chosen))[:left_out]
+        structures = [structures[k] for k in chosen]
     ids = [structure[0] for structure in structures]
     graphs = connect(structures)
     seconds = time.perf_counter() - started
@@ -65,4 +76,5 @@ if __name__ == "__main__":
             table_path=snakemake.output.table,
             say=say,
             rows=read_csv(table, dtype=str) if (table := snakemake.input.get("table")) else None,
+            left_out=snakemake.params.get("left_out"),
         )

@@ -14,6 +14,10 @@ from matpretrain.replay import Replayed
 from matpretrain.selection import Selection
 from matpretrain.states import interval, load_state, save_state
 
+# Subnormal numbers are zero on a CPU. The moments that AdamW keeps of units without gradients decay to them and stay, and each
+# costs ten times the time of another number. A thread takes this over from the one that starts it: hence before any is started.
+torch.set_flush_denormal(True)
+
 # Rows at a time without gradients, unless the inputs say otherwise; more only take memory on a CPU.
 CHUNK = {"cpu": 512, "cuda": 2048}
 
