@@ -1,8 +1,8 @@
 """Throughput of Roost in training or inference, ours or aviary's: prints samples per second.
 
 Run by benchmark/run.py, each implementation in its own environment. Both train the same model sizes with AdamW, L1
-loss, float32 (ours also bfloat16) and batches of 128 drawn from data that are already in memory. For inference the batches
-are those of the data in order, without gradients.
+loss, float32 (ours also bfloat16) and batches of --batch compositions drawn from data that are already in memory. For inference
+the batches are those of the data in order, without gradients.
 """
 
 import argparse
@@ -12,11 +12,10 @@ import time
 import pandas as pd
 import torch
 
-BATCH = 128
 WARM_UP = 4
 
 
-def ours(table, precision, training):
+def ours(table, precision, training, size):
     """Step function of our Roost."""
     from matpretrain.composition import matscholar_vectors, parse_formulas
     from matpretrain.objectives import l1
@@ -41,10 +40,10 @@ def ours(table, precision, training):
 
     rows = torch.arange(len(table))
     draw = (lambda: torch.randperm(len(table))) if training else (lambda: rows)
-    return step, (part for _ in itertools.count() for part in draw().split(BATCH) if len(part) == BATCH)
+    return step, (part for _ in itertools.count() for part in draw().split(size) if len(part) == size)
 
 
-def aviary(table, precision, training):
+def aviary(table, precision, training, size):
     """Step function of aviary's Roost, its items cached and collated by its own loader."""
     from aviary.roost.data import CompositionData, collate_batch
     from aviary.roost.model import Roost
@@ -53,7 +52,7 @@ def aviary(table, precision, training):
     data = CompositionData(table, {"target": "regression"})
     for i in range(len(data)):
         data[i]
-    loader = torch.utils.data.DataLoader(data, BATCH, shuffle=training, collate_fn=collate_batch, drop_last=True)
+    loader = torch.utils.data.DataLoader(data, size, shuffle=training, collate_fn=collate_batch, drop_last=True)
     model = Roost(task_dict={"target": "regression"}, robust=False, n_targets=[1]).train(training)
     optimiser = torch.optim.AdamW(model.parameters(), lr=3e-4, weight_decay=1e-6)
 
@@ -78,6 +77,7 @@ if __name__ == "__main__":
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=4)
     parser.add_argument("--precision", default="float32")
+    parser.add_argument("--batch", type=int, default=128)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
@@ -85,7 +85,7 @@ if __name__ == "__main__":
     table = table.sample(min(len(table), 6400), random_state=0).reset_index(drop=True)
     table["target"] = (table["target"] - table["target"].mean()) / table["target"].std()
     training = options.task == "training"
-    step, batches = {"ours": ours, "aviary": aviary}[options.implementation](table, options.precision, training)
+    step, batches = {"ours": ours, "aviary": aviary}[options.implementation](table, options.precision, training, options.batch)
     with torch.set_grad_enabled(training):
         for batch in itertools.islice(batches, WARM_UP):
             step(batch)
@@ -93,4 +93,4 @@ if __name__ == "__main__":
         while time.perf_counter() - started < options.seconds:
             step(next(batches))
             steps += 1
-    print(steps * BATCH / (time.perf_counter() - started))
+    print(steps * options.batch / (time.perf_counter() - started))

@@ -15,18 +15,23 @@ import venv
 from pathlib import Path
 
 from matpretrain.configuration import set_environment
+from matpretrain.training import CHUNK
 
 HERE = Path(__file__).resolve().parent
 PEER = HERE.parent / ".venv" / "peers" / "aviary"
 PEER_PACKAGES = ["torch==2.13.0", "aviary-models==1.2.1", "pandas==2.3.3", "numpy==2.4.6"]
 AS_IT_COMES = dict(os.environ)  # idle OpenMP threads that sleep, as in our jobs, halve the rate of aviary on two threads
-# name: (implementation, threads per process, processes, precision)
+# name: (implementation, threads per process, processes, precision, rows at a time)
 MODES = {
-    "aviary, one model, 2 threads": ("aviary", 2, 1, "float32"),
-    "aviary, two models, 1 thread each": ("aviary", 1, 2, "float32"),
-    "ours, one model, 2 threads": ("ours", 2, 1, "float32"),
-    "ours, two models, 1 thread each": ("ours", 1, 2, "float32"),
-    "ours, two models, 1 thread each, bfloat16": ("ours", 1, 2, "bfloat16"),
+    "aviary, one model, 2 threads": ("aviary", 2, 1, "float32", 128),
+    "aviary, two models, 1 thread each": ("aviary", 1, 2, "float32", 128),
+    "ours, one model, 2 threads": ("ours", 2, 1, "float32", 128),
+    "ours, two models, 1 thread each": ("ours", 1, 2, "float32", 128),
+    "ours, two models, 1 thread each, bfloat16": ("ours", 1, 2, "bfloat16", 128),
+}
+# As many rows at a time as our prediction takes.
+OF_PREDICTION = {
+    f"{name}, {CHUNK['cpu']} rows": (*mode[:-1], CHUNK["cpu"]) for name, mode in MODES.items() if "two models" in name
 }
 
 
@@ -57,11 +62,11 @@ def tables(folder):
     return paths, paths["matminer_transport_seebeck_p"]
 
 
-def rate(table, task, implementation, threads, processes, precision):
+def rate(table, task, implementation, threads, processes, precision, batch):
     """Samples per second, summed over processes that run at the same time."""
     python = peer_python() if implementation == "aviary" else sys.executable
     command = [python, HERE / "roost_rate.py", implementation, table]
-    command += [f"--task={task}", f"--threads={threads}", f"--precision={precision}"]
+    command += [f"--task={task}", f"--threads={threads}", f"--precision={precision}", f"--batch={batch}"]
     environment = (AS_IT_COMES if implementation == "aviary" else os.environ) | {"OMP_NUM_THREADS": str(threads)}
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) for _ in range(processes)]
     outputs = [process.communicate()[0] for process in running]
@@ -72,17 +77,18 @@ def rate(table, task, implementation, threads, processes, precision):
 
 def compare_roost(name, table, task, rounds):
     """Print the rates of all modes on a table, and their ratios to aviary's."""
-    found = {mode: [] for mode in MODES}
+    modes = MODES | OF_PREDICTION if task == "inference" else MODES
+    found = {mode: [] for mode in modes}
     for _ in range(rounds):
-        for mode, arguments in MODES.items():
+        for mode, arguments in modes.items():
             found[mode].append(rate(table, task, *arguments))
-    print(f"\nRoost {task} on {name}, batch 128, samples/s (median of {rounds}, range)")
+    print(f"\nRoost {task} on {name}, batch 128 if not said, samples/s (median of {rounds}, range)")
     median = {mode: statistics.median(rates) for mode, rates in found.items()}
     best_peer = max(value for mode, value in median.items() if mode.startswith("aviary"))
     one_peer = median["aviary, one model, 2 threads"]
     for mode, rates in found.items():
         print(
-            f"  {mode:44s} {median[mode]:8,.0f}  ({min(rates):,.0f} to {max(rates):,.0f})  "
+            f"  {mode:51s} {median[mode]:8,.0f}  ({min(rates):,.0f} to {max(rates):,.0f})  "
             f"{median[mode] / one_peer:5.2f}x aviary's one model, {median[mode] / best_peer:5.2f}x its better mode",
             flush=True,
         )

@@ -1,4 +1,6 @@
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -245,6 +247,21 @@ def test_what_factors_are_rounded_to(precision, device, form):
         with settings.products(device):
             assert matmul.fp32_precision == ("tf32" if form == "tf32" else "ieee")
         assert matmul.fp32_precision == before
+
+
+SUBNORMAL = """
+import torch
+{}
+torch.set_num_threads(2)
+least = torch.ones(1 << 22, dtype=torch.int32).view(torch.float32)
+print(*((part * 1.0).view(torch.int32).count_nonzero().item() for part in (least, least[:8])))
+"""
+
+
+@pytest.mark.parametrize(("imported", "left"), [("import matpretrain.training", "0 0"), ("", f"{1 << 22} 8")])
+def test_subnormal_numbers_are_zero_in_all_threads(imported, left):
+    done = subprocess.run([sys.executable, "-c", SUBNORMAL.format(imported)], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == left.split()
 
 
 def test_a_loss_that_is_not_finite_stops_the_job(problem, fault):

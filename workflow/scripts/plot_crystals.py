@@ -1,4 +1,4 @@
-"""Maps of validation crystals by the encoder before and after pretraining, coloured by density (New et al. 2024, Figure 5)."""
+"""Maps of crystals that pretraining has not seen by the encoder before and after pretraining, coloured by density (New et al. 2024, Figure 5)."""
 
 import numpy as np
 
@@ -16,7 +16,7 @@ if __name__ == "__main__":
             first, last, density, group, epochs = (arrays[name] for name in ("first", "last", "density", "group", "epochs"))
         if len(density) < MIN_ROWS:
             raise DataError(
-                f"{path}: {len(density)} validation structures, a map needs at least {MIN_ROWS}; enlarge the corpus"
+                f"{path}: {len(density)} unseen structures, a map needs at least {MIN_ROWS}; enlarge the corpus"
             )
         target = np.log10(density)
         columns = {}
@@ -27,5 +27,5 @@ if __name__ == "__main__":
             say(f"{heading}: R2 of neighbours {scores['features']:.3f}, in the map {scores[METHOD]:.3f}")
             columns[heading] = {"maps": {METHOD: points}, "scores": scores, "n_features": features.shape[1]}
         plots.style()
-        title = f"{snakemake.params.title}: {len(density):,} validation structures"
+        title = f"{snakemake.params.title}: {len(density):,} structures not trained on"
         plots.save(plots.maps(columns, target, "log10 density (g/cm³)", title), snakemake.output[0])
