@@ -1,5 +1,7 @@
 """Where the structures of corpora and datasets come from. No rules."""
 
+PROBED_CRYSTALS = 4096  # structures of a probe (New et al. 2024)
+
 
 def teacher_file(corpus):
     """The weights that embed the structures of a corpus: the user's, else those of the mirror."""
@@ -55,9 +57,6 @@ def structure_source(wildcards):
     elif kind == "download":
         found["structures"] = downloaded_file(name)
     return found
-
-
-PROBED_CRYSTALS = 4096  # structures of a probe (New et al. 2024)
 
 
 def is_sample(corpus):

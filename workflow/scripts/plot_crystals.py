@@ -1,4 +1,7 @@
-"""Maps of crystals that pretraining has not seen by the encoder before and after pretraining, coloured by density (New et al. 2024, Figure 5)."""
+"""Maps of crystals that pretraining has not seen, by the encoder before and after it, coloured by density.
+
+New et al. 2024, Figure 5.
+"""
 
 import numpy as np
 
@@ -16,7 +19,7 @@ if __name__ == "__main__":
             first, last, density, group, epochs = (arrays[name] for name in ("first", "last", "density", "group", "epochs"))
         if len(density) < MIN_ROWS:
             raise DataError(
-                f"{path}: {len(density)} unseen structures, a map needs at least {MIN_ROWS}; enlarge the corpus"
+                f"{path}: {len(density)} unseen structures, a map needs at least {MIN_ROWS}; enlarge the corpus or take a smaller sample"
             )
         target = np.log10(density)
         columns = {}
