@@ -39,9 +39,7 @@ use rule connect_structures as connect_left_out with:
     log:
         "logs/structures/{table}/left_out.log",
     wildcard_constraints:
-        table=names_or_none(
-            [c for c in corpora_of("structures") if is_sample(c)]
-        ),
+        table=names_or_none([c for c in corpora_of("structures") if is_sample(c)]),
     params:
         left_out=PROBED_CRYSTALS,
 
