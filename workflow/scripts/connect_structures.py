@@ -26,6 +26,9 @@ def connect_structures(
         path, source, rows: as in `sources.open_structures`.
         sample: so many of them, drawn at random; None for all.
         left_out: None, or instead of the sample at most so many of the others, in random order.
+
+    Raises:
+        DataError: as `sources.open_structures` and `graphs.connect`; the sample leaves none out.
     """
     started = time.perf_counter()
     structures, where = open_structures(path, source, expected_hash, rows)
@@ -35,14 +38,14 @@ def connect_structures(
         say(f"dropped: {line}")
     n_kept = len(structures)
     if sample:
-        order = np.random.default_rng(SEED)
-        chosen = np.sort(order.choice(n_kept, min(sample, n_kept), replace=False))
+        draw = np.random.default_rng(SEED)
+        chosen = np.sort(draw.choice(n_kept, min(sample, n_kept), replace=False))
         if left_out is not None:
             if sample >= n_kept:
                 raise DataError(
                     f"{where}: a sample of {sample} takes all {n_kept} structures and leaves none for a probe; remove `sample`"
                 )
-            chosen = order.permutation(np.setdiff1d(np.arange(n_kept), chosen))[:left_out]
+            chosen = draw.permutation(np.setdiff1d(np.arange(n_kept), chosen))[:left_out]
         structures = [structures[k] for k in chosen]
     ids = [structure[0] for structure in structures]
     graphs = connect(structures)

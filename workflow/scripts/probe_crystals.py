@@ -26,7 +26,7 @@ TRAIN, LEAST = 0.8, 10
 
 
 def r2(features, target):
-    """R2 on the last fifth of the rows of a ridge regression fitted on the others."""
+    """R2 on the last fifth of the rows of a ridge regression fitted on the others: features [n, d], target [n]."""
     n_train = round(TRAIN * len(target))
     model = ridge().fit(features[:n_train], target[:n_train])
     return model.score(features[n_train:], target[n_train:])
