@@ -1,4 +1,4 @@
-# make demo · make test · make test-slurm · make paper · make mirror DIR=... · make verify · make faults · make bench · make lint
+# make demo · make test · make test-slurm · make paper DIR=... · make mirror DIR=... · make verify · make faults · make bench · make lint
 PYTHON ?= python3
 CORES ?= $(shell getconf _NPROCESSORS_ONLN)
 SNAKEMAKE = .venv/bin/snakemake --cores $(CORES)
@@ -19,8 +19,10 @@ test: .venv/installed
 test-slurm: .venv/installed
 	.venv/bin/python -m pytest tests/slurm $(SLURM)
 
+# DIR: folder with the files that no loader offers (README, Ways to run).
 paper: .venv/installed
-	$(SNAKEMAKE)
+	@test -n "$(DIR)" || { echo "usage: make paper DIR=FOLDER [ARGS='--resources gpu=2']"; exit 1; }
+	$(SNAKEMAKE) --config mirror="$(DIR)" $(ARGS)
 
 verify: .venv/installed
 	.venv/bin/python -m matpretrain.verify
