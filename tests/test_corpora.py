@@ -4,8 +4,11 @@ import pandas as pd
 import prepare_corpus
 import pretrain
 import pytest
+import torch
+from safetensors.torch import load_file
+from small_problem import recipe
 
-from matpretrain.composition import element_fractions, formula_keys, parse_formulas
+from matpretrain.composition import element_fractions, formula_keys, matscholar_vectors, parse_formulas
 from matpretrain.splits import hold_out
 
 FAULTS = "Corpora"
@@ -98,6 +101,22 @@ def test_the_range_of_targets_is_that_of_the_training_rows():
     scaled = pretrain.scaled(values, np.array([0, 1]), "minmax")
     assert scaled.tolist() == [[0.0, 0.0], [1.0, 0.0], [2.0, 2.0]]  # no range in the second column: only shifted
     assert pretrain.scaled(values, np.array([0, 1]), "none") is values
+
+
+def test_the_weights_kept_of_an_epoch_are_those_that_were_evaluated(tmp_path):
+    """Where the recipe averages, not those of the last step: the last epoch's are those of the encoder that is returned."""
+    compositions = parsed("Fe2O3", "NaCl", "KCl", "MgO", "Si", "BaTiO3", "LiFePO4", "GaAs")
+    np.savez(tmp_path / "compositions.npz", **compositions.arrays())
+    np.save(tmp_path / "elements.npy", np.nan_to_num(matscholar_vectors()))
+    encoder, history = pretrain.pretrain(
+        tmp_path / "compositions.npz", tmp_path / "elements.npy", {}, "roost", {}, {"barlow_twins": {}},
+        recipe(epochs=2, average=0.5, batch_size=4, select="last"), 0.25, 0, "cpu", tmp_path, lambda text: None,
+    )  # fmt: skip
+    kept = [load_file(tmp_path / f"epochs/{epoch:04d}.safetensors") for epoch in range(3)]
+    assert len(history) == 2
+    for name, tensor in encoder.state_dict().items():
+        assert torch.equal(kept[2][name], tensor), name
+    assert any(not torch.equal(kept[1][name], kept[2][name]) for name in kept[1])
 
 
 def test_progress_lines_carry_a_bar_and_the_rate(monkeypatch):

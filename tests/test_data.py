@@ -42,6 +42,8 @@ def csv(tmp_path, text):
         ("An infinite target", "formula,gap\nFe,inf\n", ["line 2", "'inf'"]),
         ("A target that is no number", "formula,gap\nFe,high\n", ["line 2", "'high'"]),
         ("A bad target after a blank line", "formula,gap\nFe,1\n\nO2,NaN\n", ["line 4", "'NaN'"]),
+        ("A bad target after a cell of two lines", 'formula,note,gap\nFe,"a\nb",1\nO2,,NaN\n', ["line 4", "'NaN'"]),
+        ("A blank first line", "\nformula,gap\nFe,1\n", ["mine.csv", "begins with a blank line"]),
         ("A row with too many cells", "formula,gap\nFe,1,5\n", ["mine.csv", "more cells than the header"]),
         ("An id that is empty", "id,formula,gap\na,Fe,1\n ,O2,2\n", ["line 3", "id is empty"]),
         ("The same id twice", "id,formula,gap\na,Fe,1\na,O2,2\n", ["line 3", "id a", "unique"]),
@@ -115,6 +117,8 @@ def test_nan_is_sodium_nitride_from_reading_to_writing(tmp_path):
         ("A charge in a formula", "Fe2+"),
         ("A formula that is empty", '""'),
         ("Water of crystallisation after a dot", "CuSO4.5H2O"),
+        ("Water of crystallisation in parentheses after a dot", "CuSO4.5(H2O)"),
+        ("Ammonia after a dot", "MgCl2.6NH3"),
         ("A sign that formulas do not have", "Y3N@C80"),
         ("An amount of zero", "Fe0O"),
     ],
@@ -204,6 +208,18 @@ def test_inner_split_is_seeded_disjoint_and_complete():
     assert not np.array_equal(validation, inner_split(rows, 0.1, seed=4, fold=1)[1])
     assert [len(part) for part in inner_split(rows[:2], 0.1, 0, 0)] == [1, 1]
     assert [part.tolist() for part in inner_split(rows, 0, seed=3, fold=1)] == [sorted(rows), []]
+
+
+def test_inner_split_keeps_groups_whole_and_is_the_same_where_each_has_one_row():
+    rows, groups = np.arange(200)[::-1], np.repeat(np.arange(50), 4)
+    train, validation = inner_split(rows, 0.1, 0, 0, groups)
+    of_row = dict(zip(rows.tolist(), groups.tolist(), strict=True))
+    assert len(validation) == 20 and sorted([*train, *validation]) == sorted(rows)
+    assert not {of_row[r] for r in train} & {of_row[r] for r in validation}
+    alone = np.random.default_rng(0).permutation(200)
+    for given, expected in zip(inner_split(rows, 0.1, 3, 1, alone), inner_split(rows, 0.1, 3, 1), strict=True):
+        assert np.array_equal(given, expected)
+    assert [len(part) for part in inner_split(rows, 0.1, 0, 0, np.zeros(200))] == [200, 0]
 
 
 @pytest.mark.parametrize(

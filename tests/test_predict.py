@@ -224,9 +224,17 @@ def test_the_predictions_of_two_seeds_are_those_of_all_their_folds(trained, form
     ("what", "text", "words"),
     [
         ("Predicting a formula with a dummy species", "formula\nFe2O3\nXx2\n", ["new.csv", "line 3", "Xx"]),
-        ("Predicting an unknown element", "formula\nFe2O3\nOg\n", ["new.csv", "line 3", "no element vector for Og"]),
+        (
+            "Predicting an unknown element",
+            "formula\nFe2O3\nOg\n",
+            ["new.csv", "line 3", "no element vector for Og", "--unknown-elements drop"],
+        ),
         ("Predicting a charged formula", "formula\n\nFe2O3+\n", ["new.csv", "line 3"]),
-        ("Predicting without a column of formulas", "composition\nFe2O3\n", ["no column 'formula'", "composition"]),
+        (
+            "Predicting without a column of formulas",
+            "composition\nFe2O3\n",
+            ["no column 'formula'", "composition", "--formula"],
+        ),
         ("Predicting no rows", "formula\n", ["new.csv", "no rows"]),
         ("Predicting an empty file", "", ["new.csv", "empty"]),
         ("Predicting the same id twice", "id,formula\na,Fe\na,Cu\n", ["new.csv", "line 3", "id a", "unique"]),
@@ -294,6 +302,7 @@ BIAS = "fold1.head.2.bias"
         ("A model without its unit", edit_record(unit=None), ["model.json", "unit"]),
         ("A model with other outputs", edit_record(n_outputs=1), ["fold0.head.2.bias and 3 more", "another shape"]),
         ("Seeds trained with different losses", edit_record(loss="l1"), ["seed1: loss is not that of", "seed0"]),
+        ("Seeds trained on other numbers of rows", edit_record(size="20"), ["seed1: size is not that of", "seed0"]),
         ("Seeds trained on different datasets", edit_record(dataset="other"), ["seed1: dataset is not that of", "seed0"]),
         ("A model without a layer", edit_weights(lambda t: t.pop(BIAS)), [BIAS, "missing"]),
         ("A model without its compositions", edit_weights(lambda t: t.pop("train.offset")), ["seed1", "train.offset"]),

@@ -37,6 +37,13 @@ def test_spectra_are_known_between_points_that_are_close():
     assert not np.isfinite(on_grid(energy[:1], lorentz(energy[:1]), GRID)).any()
 
 
+@pytest.mark.parametrize("first", [0.6, 0.7, 1.1])
+def test_points_half_an_electronvolt_apart_are_close_whatever_their_rounding(first):
+    energy = np.round(first + GAP * np.arange(6), 6)
+    inside = (energy[0] <= GRID) & (energy[-1] >= GRID)
+    assert np.isfinite(on_grid(energy, lorentz(energy), GRID))[inside].all()
+
+
 def test_a_crossing_is_found_where_it_is():
     eps = lorentz(GRID)
     at, loss = crossovers(GRID, eps)

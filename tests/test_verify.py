@@ -25,7 +25,7 @@ def results(tmp_path, monkeypatch):
 
 
 def record(name, rule, inputs, outputs, **changes):
-    made = {"rule": rule, "code_version": fingerprint(rule)}
+    made = {"rule": rule, "code_version": changes.pop("code_version", None) or fingerprint(rule)}
     made |= {"inputs": {p: content_hash(p) for p in inputs}, "outputs": {p: content_hash(p) for p in outputs}}
     write_json(made | changes, f"results/{name}.provenance.json")
 
@@ -101,6 +101,15 @@ def test_what_does_not_match_is_said_in_one_line(results, capsys, tamper, lines)
 
 def test_the_code_of_a_network_is_that_of_its_script_and_module(results, capsys):
     record("first", "finetune", [], [], code_version=fingerprint("finetune", "finder"))
+    assert main(["results"]) == 0 and "4 results" in capsys.readouterr().out
+
+
+def test_rules_that_share_a_script_and_copies_that_may_be_deleted_are_verified(results, capsys):
+    record("first", "connect_left_out", [], [], code_version=fingerprint("connect_structures"))
+    (results / "together").mkdir()
+    (results / "together/folds").write_text("weights")
+    record("second", "finetune", ["results/together/folds"], [], code_version=fingerprint("finetune", "roost"))
+    (results / "together/folds").unlink()
     assert main(["results"]) == 0 and "4 results" in capsys.readouterr().out
 
 

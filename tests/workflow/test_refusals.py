@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from runs import NEW, error_line, write_config, write_csv_of_60
 
+from matpretrain.files import DataError
+
 FAULTS = "The workflow"
 
 
@@ -45,6 +47,29 @@ def test_bad_rows_end_with_one_line_and_leave_earlier_results(checkout, fault, w
     write_csv_of_60(checkout.folder, edit)
     with fault(what, *words, kept=[checkout.folder / "results/data/mine"]):
         checkout.make(*arguments, "--", table)
+
+
+def test_a_job_that_failed_is_tried_again_although_the_earlier_result_stands(checkout):
+    table = "results/data/mine/table.csv"
+    write_csv_of_60(checkout.folder)
+    arguments = write_config(checkout.folder)
+    checkout.make(*arguments, "--", table)
+    earlier = (checkout.folder / table).read_bytes()
+    write_csv_of_60(checkout.folder, lambda t: t.assign(formula=["Xx2", *t["formula"][1:]]))  # another input
+    for _ in range(2):
+        with pytest.raises(DataError, match="Xx"):
+            checkout.make(*arguments, "--", table)
+    write_csv_of_60(checkout.folder)
+    write_config(checkout.folder, datasets={"mine": {"csv": "mine.csv", "target": "absent", "unit": "eV"}})  # other settings
+    for _ in range(2):
+        with pytest.raises(DataError, match="absent"):
+            checkout.make(*arguments, "--", table)
+    assert (checkout.folder / table).read_bytes() == earlier
+    write_config(checkout.folder)
+    assert checkout.planned(*arguments, "--", table) == ["prepare_dataset"]
+    checkout.make(*arguments, "--", table)
+    assert (checkout.folder / table).read_bytes() == earlier
+    assert checkout.planned(*arguments, "--", table) == []
 
 
 @pytest.mark.parametrize(

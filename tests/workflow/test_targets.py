@@ -192,7 +192,8 @@ def test_account_and_partition_of_the_slurm_profile_reach_every_job(checkout):
 
 
 def test_who_trains_together(checkout):
-    """Runs with the same parameters on one dataset or subset, but those that are excluded, start from other networks or have spectra."""
+    """Runs with the same parameters on one dataset or subset, but those that are excluded, start from other networks or have spectra; only
+    the seeds of a model on a dataset outside the benchmark."""
     write_csv_of_60(checkout.folder)
     models = {"roost-onehot": {"encoder": "roost", "elements": "onehot", "label": "Roost, one-hot elements"}}
     subsets = {
@@ -201,10 +202,13 @@ def test_who_trains_together(checkout):
     }
     listed = ["roost-onehot", "roost", "roost-ssl", "roost-fl", "finder", "dummy"]
     benchmark = {"datasets": ["mine"], "models": listed, "seeds": [0, 1], "exclude": {"mine": ["roost-fl"]}, "probes": []}
-    arguments = [*write_config(checkout.folder, benchmark=benchmark, models=models, subsets=subsets), "--config", "cohort=all"]
+    datasets = {name: {"csv": "mine.csv", "target": "energy", "unit": "eV/atom"} for name in ("mine", "beside")}
+    changes = {"benchmark": benchmark, "models": models, "subsets": subsets, "datasets": datasets}
+    arguments = [*write_config(checkout.folder, **changes), "--config", "cohort=all"]
     pattern = "results/finetune/mine{}/{}/seed{}/predictions.csv"
     targets = [pattern.format("", m, 0) for m in ("roost-onehot", "roost-ssl", "finder")]
     targets += [
+        "results/finetune/beside/roost/seed0/predictions.csv",
         pattern.format("@20", "roost", 1),
         pattern.format("@30", "roost", 7),
         "results/finetune/optical_constants/roost/seed0/predictions.csv",
@@ -214,7 +218,7 @@ def test_who_trains_together(checkout):
     groups = {
         output: inputs for inputs, output in re.findall(r"input: (.*)\n *output: results/together/(\S+)/folds", done.text)
     }
-    assert sorted(groups) == ["mine/roost", "mine/roost-onehot", "mine@20/roost"], done.text
+    assert sorted(groups) == ["beside/roost", "mine/roost", "mine/roost-onehot", "mine@20/roost"], done.text
     encoder = "results/pretrain/ssl/encoder.safetensors"
     assert {name for name, inputs in groups.items() if encoder in inputs} == {"mine/roost", "mine@20/roost"}
     assert "pretrain/fl" not in done.text

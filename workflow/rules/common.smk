@@ -11,6 +11,7 @@ from matpretrain import registries
 from matpretrain.configuration import check, set_environment
 from matpretrain.files import DataError
 from matpretrain.provenance import fingerprint, reads, stacks, structures_read
+from matpretrain.unfinished import keep_unfinished
 
 try:
     check(config, Path(workflow.basedir))
@@ -18,6 +19,7 @@ except DataError as error:
     raise WorkflowError(str(error))
 
 set_environment(config)
+keep_unfinished()
 
 DATASETS = config["benchmark"]["datasets"]
 MODELS = config["benchmark"]["models"]
@@ -31,6 +33,7 @@ EDGES_PREDICTED = [
 ]
 EXCLUDED = config["benchmark"]["exclude"]
 SPECTRAL = [d for d, entry in config["datasets"].items() if "energies" in entry]
+SCALAR = [d for d in config["datasets"] if d not in SPECTRAL]
 TRAINED = [m for m in MODELS if m in NETWORKS]
 
 
@@ -200,7 +203,7 @@ def together(dataset, subset, model):
     if subset:
         names = [m for study in studies_of(dataset, subset) for m in study["models"]]
     else:
-        names = [m for m in TRAINED if m not in EXCLUDED.get(dataset, [])]
+        names = [m for d, m in runs(TRAINED) if d == dataset] or [model]
     same = [
         m
         for m in dict.fromkeys(names)

@@ -1,8 +1,8 @@
 """Raw data -> validated tables with folds and encoded compositions.
 
 Needs: nothing, a mirror, the network, or a CSV of the user.
-Outputs are marked update() here and in finetune.smk: a job that fails must not have cost the earlier result. Scripts write
-whole files and rename them.
+Outputs are marked update() here and wherever they were dear: a job that fails must not have cost the earlier result, which
+is then made again by the next call (matpretrain.unfinished). Scripts write whole files and rename them.
 Makes: results/data/{dataset}/table.csv (id, formula, target, fold), compositions.npz; results/data/elements/{elements}.npy
 """
 
@@ -35,7 +35,7 @@ rule prepare_dataset:
     log:
         "logs/data/{dataset}/prepare.log",
     wildcard_constraints:
-        dataset=names_or_none(d for d in config["datasets"] if d not in SPECTRAL),
+        dataset=names_or_none(SCALAR),
     conda:
         "../../envs/data.yaml"
     resources:

@@ -18,6 +18,8 @@ rule plot_parity:
         ),
     log:
         "logs/figures/parity/{dataset}/{model}.log",
+    wildcard_constraints:
+        dataset=names_or_none(SCALAR),
     conda:
         "../../envs/analysis.yaml"
     params:
@@ -95,6 +97,8 @@ rule plot_cumulative:
         ),
     log:
         "logs/figures/cumulative/{dataset}.log",
+    wildcard_constraints:
+        dataset=names_or_none(SCALAR),
     conda:
         "../../envs/analysis.yaml"
     params:

@@ -303,6 +303,7 @@ if __name__ == "__main__":
                 "recipe": dict(p.recipe),
                 "dataset": snakemake.wildcards.dataset,
                 "size": p.size,
+                "inner_fraction": p.inner_fraction,
                 "model": snakemake.wildcards.model,
                 "seed": seed,
                 "unit": p.unit,

@@ -1,6 +1,7 @@
 """Pretrain an encoder on a corpus; write its weights, those of every epoch, and the history."""
 
 import importlib
+import shutil
 import time
 from pathlib import Path
 
@@ -94,6 +95,7 @@ def pretrain(examples_path, elements_path, target_paths, encoder, arguments, tas
         return len(rows) if cost is None else cost[rows].sum().clamp(min=1)
 
     with_error = [name for name, task in model.tasks.items() if hasattr(task, "error")]
+    evaluated = model  # the last one that `evaluate` saw: averaged weights where the recipe averages
     trained = dict.fromkeys(with_error, 0.0)  # summed errors on the training rows since the last evaluation
 
     def loss(model, rows):
@@ -104,6 +106,8 @@ def pretrain(examples_path, elements_path, target_paths, encoder, arguments, tas
 
     def evaluate(model):
         """Losses on the validation rows, in batches of the training size, always with the same masks."""
+        nonlocal evaluated
+        evaluated = model
         model.eval()
         totals = dict.fromkeys(["validation_loss", *tasks], 0.0)
         for name in with_error:
@@ -121,7 +125,7 @@ def pretrain(examples_path, elements_path, target_paths, encoder, arguments, tas
         return totals
 
     def report(row):
-        save_weights(model.encoder.state_dict(), state / "epochs" / f"{row['epoch']:04d}.safetensors")
+        save_weights(evaluated.encoder.state_dict(), state / "epochs" / f"{row['epoch']:04d}.safetensors")
         rate = len(train) * row["epoch"] / row["seconds"]
         say(
             f"epoch {row['epoch']}/{recipe.epochs}: loss {row['loss']:.4g}, validation {row['validation_loss']:.4g}, "
@@ -191,6 +195,7 @@ if __name__ == "__main__":
                     "versions": environment(),
                 },
             )
+            shutil.rmtree(out.epochs, ignore_errors=True)  # those of an earlier result, which may have had more
             for epoch in range(len(history) + 1):
                 name = f"{epoch:04d}.safetensors"
                 copy_file(state / "epochs" / name, Path(out.epochs) / name)

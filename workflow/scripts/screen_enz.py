@@ -81,7 +81,7 @@ if __name__ == "__main__":
         ids, grid, predicted = side_by_side(test, "prediction")
         measured = side_by_side(test, "target")[2]
         table = read_csv(snakemake.input.table, dtype={"id": str, "formula": str}).set_index("id").loc[ids].reset_index()
-        screening = screen(grid, predicted, measured, table.drop(columns="fold"))
+        screening = screen(grid, predicted, measured, table.drop(columns=["fold", "group"]))
         candidates = select(screening, snakemake.params.largest_loss)
         summary = summarise(grid, predicted, measured, screening)
         for quantity, metric, value in summary.itertuples(index=False):

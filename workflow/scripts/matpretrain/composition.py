@@ -12,7 +12,7 @@ import numpy as np
 
 N_ELEMENTS = 118
 MISREAD = re.compile(  # what pymatgen would take for something else, in silence
-    r"(?P<hydrate>[.*·•]\d[\d.]*[HD]2O$)"  # CuSO4.5H2O: it reads O5.5
+    r"(?P<hydrate>(?<![A-Za-z)\]}]0)[.*·•]\d[\d.]*\(?(?:[HD]2O|NH3)\)?$)"  # CuSO4.5H2O: it reads O5.5 (Na0.5H2O is none)
     r"|(?P<sign>[^A-Za-z0-9.()\[\]{} +-])"  # Y3N@C80: it skips the @
     r"|(?<=[A-Za-z)\]}])(?<!\d[eE])(?P<nothing>0+\.?0*|\.0+)(?![\d.eE])"  # Fe0O: it leaves Fe out
 )
@@ -95,7 +95,9 @@ def _why(misread):
     """What is wrong with a formula, from a match of MISREAD."""
     found = misread[0]
     if misread.lastgroup == "hydrate":
-        return f"ends in {found!r}: write water of crystallisation in parentheses, as in CuSO4(H2O)5"
+        return (
+            f"ends in {found!r}: write molecules of crystallisation in parentheses and their number behind, as in CuSO4(H2O)5"
+        )
     if misread.lastgroup == "nothing":
         return f"has an amount of zero ({found!r}): leave the element out"
     return f"is not a chemical formula: it holds {found!r}"

@@ -19,6 +19,7 @@ from matpretrain.splits import MATBENCH_SEED, NEVER_TESTED, outer_folds
 
 # What pandas raises for a file that is not what its name says; ImportError: it cannot unpack .zst without a further package.
 UNREADABLE = (ValueError, OSError, EOFError, ImportError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError)
+REGISTRY = "name the right column in the registry"
 GIVEN = {"train.csv": NEVER_TESTED, "val.csv": NEVER_TESTED, "test.csv": 0}  # files of a split that comes with the data: fold
 
 
@@ -35,7 +36,9 @@ def read_rows(path):
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; correct the path") from None
     except pd.errors.EmptyDataError:
-        raise DataError(f"{path}: the file is empty; it needs a header line and one row per composition") from None
+        raise DataError(
+            f"{path}: the file is empty or begins with a blank line; it needs a header line and one row per composition"
+        ) from None
     except UNREADABLE as error:
         longer = re.search(r"line (\d+), saw (\d+)", str(error))
         if longer:
@@ -44,8 +47,9 @@ def read_rows(path):
                 f"{path}: line {line} has {cells} cells, more cells than the header; separate columns by commas, quote cells that hold one"
             ) from None
         raise DataError(f"{path}: not a readable CSV ({' '.join(str(error).split())}); correct or replace the file") from None
+    breaks = sum(table[column].str.count("\n").fillna(0) for column in table).astype(int)  # within quoted cells
     table.columns = table.iloc[0].str.strip().tolist()
-    table.index = pd.RangeIndex(1, len(table) + 1, name="line")
+    table.index = pd.Index(np.arange(1, len(table) + 1) + breaks.cumsum() - breaks, name="line")
     table = table.iloc[1:]
     table = table[(table.fillna("") != "").any(axis=1)]  # blank lines
     if table.empty:
@@ -53,7 +57,7 @@ def read_rows(path):
     return table
 
 
-def check_columns(table, path, names, remedy="name the right column in the registry"):
+def check_columns(table, path, names, remedy=REGISTRY):
     """Raise DataError unless each of the names is that of one column of `read_rows`."""
     columns = list(table.columns)
     for name in names:
@@ -66,7 +70,7 @@ def check_columns(table, path, names, remedy="name the right column in the regis
             raise DataError(f"{path}: no column {name!r} (it has {', '.join(columns).expandtabs(1)}); {remedy}")
 
 
-def read_table(path, target=None, formula="formula", id_column=None, structure=None, rows_of=""):
+def read_table(path, target=None, formula="formula", id_column=None, structure=None, rows_of="", remedy=REGISTRY):
     """Read a CSV (also compressed) into columns id, formula and, where they are named, target and structure.
 
     Args:
@@ -76,6 +80,7 @@ def read_table(path, target=None, formula="formula", id_column=None, structure=N
         id_column: name of the id column; by default "id" where the file has it, else ids are row-1, row-2, ...
         structure: name of the column that names the structure of a row.
         rows_of: what ids that are made up begin with.
+        remedy: what to do where a column is missing.
 
     Raises:
         DataError: unreadable or empty file, missing or doubled column, missing, infinite or non-numeric target, duplicate id.
@@ -85,7 +90,7 @@ def read_table(path, target=None, formula="formula", id_column=None, structure=N
         id_column = "id"
     names = {"id": id_column, "formula": formula, "structure": structure, "target": target}
     names = {name: column for name, column in names.items() if column}
-    check_columns(table, path, names.values())
+    check_columns(table, path, names.values(), remedy)
     found = pd.DataFrame({name: table[column].str.strip() for name, column in names.items()}, index=table.index)
     if not id_column:
         found.insert(0, "id", [f"{rows_of}row-{i + 1}" for i in range(len(table))])
@@ -211,7 +216,7 @@ def check_ids(table, path):
     return table
 
 
-def encode(table, path, known, unknown_elements="error", among=True):
+def encode(table, path, known, unknown_elements="error", among=True, drop="unknown_elements: drop"):
     """Parse the formulas of a table and check that every element has a vector.
 
     Args:
@@ -220,6 +225,7 @@ def encode(table, path, known, unknown_elements="error", among=True):
         known: [119] bool, which atomic numbers have an element vector.
         unknown_elements: "error" or "drop" for rows with other elements.
         among: [119] bool, which of them networks of structures know, for a dataset with structures.
+        drop: what the user sets to have such rows dropped.
 
     Returns:
         The table and its Compositions (without the dropped rows), and a list of "id formula (elements)" dropped.
@@ -248,7 +254,7 @@ def encode(table, path, known, unknown_elements="error", among=True):
         lack = (
             f"no element vector for {', '.join(without)}" if without else f"networks of structures know no {', '.join(first)},"
         )
-        remedy = "remove the row or set unknown_elements: drop" + ("" if without else ", or leave out structures")
+        remedy = f"remove the row or set {drop}" + ("" if without else ", or leave out structures")
         raise DataError(f"{place(table, path, rows)}: {lack} in {table['formula'].iloc[rows[0]]!r}; {remedy}")
     dropped = [f"{table['id'].iloc[r]} {table['formula'].iloc[r]} ({', '.join(sorted(elements[r]))})" for r in rows]
     keep = np.setdiff1d(np.arange(len(table)), rows)

@@ -112,8 +112,10 @@ def copy_file(source, path):
 
 
 def read_csv(path, **options):
-    """Read a CSV of this workflow. "NaN" is a formula; only empty cells are missing."""
-    return pd.read_csv(path, keep_default_na=False, na_values=[""], **options)
+    """Read a CSV of this workflow. "NaN" is a formula; only empty cells are missing; datasets and models may be called 2024."""
+    dtype = options.pop("dtype", {})
+    dtype = dict.fromkeys(("dataset", "model"), str) | dtype if isinstance(dtype, dict) else dtype
+    return pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=dtype, **options)
 
 
 def sha256(path):

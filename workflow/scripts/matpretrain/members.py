@@ -25,6 +25,12 @@ WEIGHTS, RECORD = "weights.safetensors", "model.json"
 VECTORS = "element_vectors"
 TRAIN = ("train.number", "train.amount", "train.offset")
 SAME = ("encoder", "n_outputs", "loss", "dataset", "unit")  # keys in which all seeds agree
+TRAINED = (
+    "recipe",
+    "arguments",
+    "size",
+    "inner_fraction",
+)  # and those that a record may have in addition: how they were trained
 SPECTRAL = ("energy", "resolution")  # those that networks of spectra have in addition
 
 
@@ -128,7 +134,7 @@ def load_members(folders):
     loaded = [_load_seed(Path(folder)) for folder in folders]
     (record, recipe, shared, _), first = loaded[0], folders[0]
     for (other_record, _, other_shared, _), other in zip(loaded[1:], folders[1:], strict=True):
-        differs = [key for key in (*SAME, *SPECTRAL) if other_record.get(key) != record.get(key)]
+        differs = [key for key in (*SAME, *SPECTRAL, *TRAINED) if other_record.get(key) != record.get(key)]
         differs += [name for name, array in shared.items() if not np.array_equal(array, other_shared[name])]
         if differs:
             raise DataError(f"{other}: {differs[0]} is not that of {first}; train all seeds again, or give one seed folder")

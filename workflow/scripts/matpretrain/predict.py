@@ -19,6 +19,9 @@ from matpretrain.members import load_members, seed_folders
 from matpretrain.provenance import structures_read
 from matpretrain.spectra import PARTS, RESTORE, one_below_another, smoother
 
+COLUMN = "name the right column (--formula, in a configuration formula of the prediction)"
+DROP = "unknown_elements: drop (on the command line --unknown-elements drop)"
+
 
 def member_predictions(ensemble, compositions):
     """Mean [members, B] and aleatoric standard deviation [members, B] of every member, in the unit of the target.
@@ -70,7 +73,7 @@ def predict_file(path, folders, formula="formula", unknown_elements="error", say
     Raises:
         DataError: bad rows, or folders that do not hold one model.
     """
-    table = read_table(path, None, formula)
+    table = read_table(path, None, formula, remedy=COLUMN)
     ensemble = load_members(folders)
     if structures_read(ensemble.record):
         raise DataError(
@@ -78,7 +81,7 @@ def predict_file(path, folders, formula="formula", unknown_elements="error", say
         )
     if ensemble.record["n_outputs"] > 2 and "energy" not in ensemble.record:
         raise DataError(f"{folders[0]}: networks of spectra whose record has no energies, from an earlier version; train again")
-    table, compositions, dropped = encode(table, path, ensemble.known, unknown_elements)
+    table, compositions, dropped = encode(table, path, ensemble.known, unknown_elements, drop=DROP)
     for line in dropped:
         say(f"dropped: {line}")
     if not len(table):

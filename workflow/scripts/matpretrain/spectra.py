@@ -46,7 +46,7 @@ def on_grid(energy, eps, grid):
     if len(energy) < 2:
         return np.full(len(grid), UNKNOWN)
     after = np.clip(np.searchsorted(energy, grid), 1, len(energy) - 1)
-    known = (grid >= energy[0]) & (grid <= energy[-1]) & (energy[after] - energy[after - 1] <= GAP)
+    known = (grid >= energy[0]) & (grid <= energy[-1]) & (energy[after] - energy[after - 1] <= GAP + 1e-9)
     values = np.interp(grid, energy, eps.real) + 1j * np.interp(grid, energy, eps.imag)
     return np.where(known, values, UNKNOWN)
 

@@ -56,8 +56,19 @@ def hold_out(n_rows, fraction, seed):
     return np.sort(shuffled[n_validation:]), shuffled[:n_validation]
 
 
-def inner_split(outer_train, fraction, seed, fold):
-    """Split the rows of an outer training part into (training, validation), seeded; both sorted, neither empty but for a fraction of 0."""
-    shuffled = np.random.default_rng([seed, fold]).permutation(outer_train)
-    n_validation = min(max(1, round(fraction * len(shuffled))), len(shuffled) - 1) if fraction else 0
-    return np.sort(shuffled[n_validation:]), np.sort(shuffled[:n_validation])
+def inner_split(outer_train, fraction, seed, fold, groups=None):
+    """Split the rows of an outer training part into (training, validation), seeded; both sorted, neither empty but for a fraction of 0.
+
+    Args:
+        groups: as in `outer_folds`, a label for each of outer_train; the fraction is then of the groups. Of a single group
+            nothing is held out.
+    """
+    labels = np.arange(len(outer_train)) if groups is None else groups
+    _, first, unit_of = np.unique(labels, return_index=True, return_inverse=True)
+    units = np.argsort(
+        np.argsort(first)
+    )  # numbers of the groups in order of appearance, so that groups of one row change nothing
+    shuffled = np.random.default_rng([seed, fold]).permutation(len(units))
+    n_validation = min(max(1, round(fraction * len(units))), len(units) - 1) if fraction else 0
+    held_out = np.isin(units[unit_of], shuffled[:n_validation])
+    return np.sort(outer_train[~held_out]), np.sort(outer_train[held_out])

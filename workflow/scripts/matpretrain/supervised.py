@@ -22,7 +22,8 @@ class Training:
     """What all folds of a job share.
 
     Attributes:
-        table: data frame id and fold, and target where it is one number, a row per composition.
+        table: data frame id and fold, target where it is one number, and group where rows of one composition stay together, a row per
+            example.
         examples: Compositions of the rows, or the file of their structures for a network that reads those.
         encoder: module of the package with the network.
         arguments: of its Model, besides the number of outputs: element_vectors [Z, n], or those of the registry.
@@ -63,7 +64,8 @@ class Training:
     def split(self, fold):
         """Rows of an outer fold: training, validation, test."""
         outer_train, test = outer_split(self.table["fold"].to_numpy(), fold, self.size)
-        return *inner_split(outer_train, self.inner_fraction, self.seed, fold), test
+        groups = self.table["group"].to_numpy()[outer_train] if "group" in self.table else None
+        return *inner_split(outer_train, self.inner_fraction, self.seed, fold, groups), test
 
     @property
     def target(self):

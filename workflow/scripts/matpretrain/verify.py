@@ -15,6 +15,8 @@ from matpretrain.provenance import PACKAGE, content_hash, fingerprint
 FOLDERS = ("results", "docs/reproduction")
 NAME = "provenance.json"  # a record is called so, or OUTPUT.provenance.json
 AGAIN = "run snakemake again"
+SCRIPTS = {"connect_left_out": "connect_structures"}  # of rules whose script has another name
+SPARE = "results/together/"  # copies that may be deleted
 
 
 def verify(folders):
@@ -54,7 +56,7 @@ def _files(read):
     others = defaultdict(list)  # (input, hash it had) -> records of what was made from it
     for record, (_, _, inputs, _) in read.items():
         for path, had in inputs:
-            if current(path) != had and (path, had) not in told:
+            if current(path) != had and (path, had) not in told and not (path.startswith(SPARE) and current(path) is None):
                 others[path, had].append(record)
     for (path, _), records in others.items():
         if current(path) is None:
@@ -76,6 +78,7 @@ def _codes(read):
 @cache
 def _fingerprints(rule):
     """What the code of a rule may be now: its script's alone, or with the network that it was given."""
+    rule = SCRIPTS.get(rule, rule)
     if not (PACKAGE.parent / f"{rule}.py").is_file():
         return set()
     networks = [path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__"]
