@@ -18,6 +18,7 @@ from matpretrain.composition import known_elements
 from matpretrain.data import encode, read_table
 from matpretrain.files import DataError, atomic_path, check_hash, read_csv, write_csv
 from matpretrain.splits import inner_split, outer_folds
+from matpretrain.supervised import Training
 
 FAULTS = "Tables, formulas and downloads"
 KNOWN = known_elements()
@@ -176,6 +177,23 @@ def test_tables_that_cannot_be_split_or_learned_are_refused(tmp_path, fault, wha
     with fault(what, "mine.csv", *words):
         prepare_dataset("mine", {"target": "gap"} | changes, path, "csv", "error", *outputs, print)
     assert os.listdir(tmp_path) == ["mine.csv"]
+
+
+def test_rows_of_one_composition_carry_their_group_where_they_stay_together(tmp_path):
+    path = csv(tmp_path, "\n".join(["formula,gap", "Fe2O3,1", "O6Fe4,2", "Si,3", "NaCl,4", "ClNa,5", "KCl,6"]))
+    outputs = tmp_path / "table.csv", tmp_path / "compositions.npz"
+    entry = {"target": "gap", "n_folds": 2}
+    for split, groups in (("random", None), ("group_by_formula", [0, 0, 1, 2, 2, 3])):
+        prepare_dataset("mine", entry | {"split": split}, path, "csv", "error", *outputs, print)
+        table = read_csv(outputs[0])
+        assert (table["group"].tolist() if "group" in table else None) == groups
+    own = Training(
+        table=table, examples=None, encoder="roost", arguments={}, weights=None, loss="l1", recipe=None, inner_fraction=0.3,
+        size=None, seed=0, device="cpu",
+    )  # fmt: skip
+    for fold in range(2):
+        parts = [set(table["group"].iloc[rows]) for rows in own.split(fold)]
+        assert all(parts) and not parts[0] & parts[1] and not parts[0] & parts[2] and not parts[1] & parts[2]
 
 
 def test_fractions_sodium_nitride_and_unknown_elements_are_told(tmp_path, fault):

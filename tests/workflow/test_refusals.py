@@ -4,7 +4,7 @@ import gzip
 
 import numpy as np
 import pytest
-from runs import NEW, error_line, write_config, write_csv_of_60
+from runs import FAST, NEW, error_line, write_config, write_csv_of_60
 
 from matpretrain.files import DataError
 
@@ -266,6 +266,17 @@ def test_a_damaged_mirror_is_refused(mirror, checkout):
     (copy / "matbench_steels.csv.gz").write_bytes(gzip.compress(text))
     done = checkout.snakemake("--config", "mirror=mirror", "--", "results/data/matbench_steels/table.csv")
     assert done.returncode == 1 and "matbench_steels.csv.gz: sha256" in error_line(done)
+
+
+def test_a_pretraining_that_diverges_leaves_the_earlier_encoder_and_its_epochs(checkout, fault):
+    write_csv_of_60(checkout.folder)
+    arguments = write_config(checkout.folder)
+    target = "results/pretrain/ssl/encoder.safetensors"
+    checkout.make(*arguments, "--", target)
+    write_config(checkout.folder, pretraining_recipe={**FAST, "batch_size": 16, "learning_rate": 1e30})
+    with fault("A pretraining that diverges", "lower learning_rate", kept=[(checkout.folder / target).parent]):
+        checkout.make(*arguments, "--", target)
+    assert len(list((checkout.folder / target).parent.glob("epochs/*.safetensors"))) == FAST["epochs"] + 1
 
 
 def test_an_encoder_of_another_shape_is_refused_and_earlier_results_stay(checkout, fault):

@@ -65,9 +65,7 @@ def inner_split(outer_train, fraction, seed, fold, groups=None):
     """
     labels = np.arange(len(outer_train)) if groups is None else groups
     _, first, unit_of = np.unique(labels, return_index=True, return_inverse=True)
-    units = np.argsort(
-        np.argsort(first)
-    )  # numbers of the groups in order of appearance, so that groups of one row change nothing
+    units = np.argsort(np.argsort(first))  # numbers of the groups in order of appearance: groups of one row change nothing
     shuffled = np.random.default_rng([seed, fold]).permutation(len(units))
     n_validation = min(max(1, round(fraction * len(units))), len(units) - 1) if fraction else 0
     held_out = np.isin(units[unit_of], shuffled[:n_validation])
