@@ -70,7 +70,7 @@ rule finetune_together:
         compositions=rules.prepare_dataset.output.compositions,
         weights=lambda w: [encoder_file(m) for m in pretrained_of(w)],
     output:
-        update(directory("results/together/{dataset}{subset}/{model}/folds")),
+        directory("results/together/{dataset}{subset}/{model}/folds"),
     log:
         "logs/finetune/{dataset}{subset}/together_{model}.log",
     benchmark:

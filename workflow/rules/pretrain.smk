@@ -48,7 +48,7 @@ rule pretrain:
         weights=update("results/pretrain/{pretraining}/encoder.safetensors"),
         record=update("results/pretrain/{pretraining}/encoder.json"),
         history=update("results/pretrain/{pretraining}/history.csv"),
-        epochs=update(directory("results/pretrain/{pretraining}/epochs")),
+        epochs=directory("results/pretrain/{pretraining}/epochs"),
     log:
         "logs/pretrain/{pretraining}.log",
     benchmark:

@@ -3,7 +3,6 @@
 Leaves MODEL/seedN/foldK.pt, what finetune.py makes results of.
 """
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,7 +27,6 @@ if __name__ == "__main__":
             ]
             finetune(trainings, snakemake.threads, say, state)
             say.note(device=describe(device))
-            shutil.rmtree(out, ignore_errors=True)  # those of an earlier result, which may have had more
             for training in trainings:
                 for fold in fold_numbers(training.table["fold"]):
                     copy_file(result_file(state, training, fold), result_file(out, training, fold))

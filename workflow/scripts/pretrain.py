@@ -1,7 +1,6 @@
 """Pretrain an encoder on a corpus; write its weights, those of every epoch, and the history."""
 
 import importlib
-import shutil
 import time
 from pathlib import Path
 
@@ -195,7 +194,6 @@ if __name__ == "__main__":
                     "versions": environment(),
                 },
             )
-            shutil.rmtree(out.epochs, ignore_errors=True)  # those of an earlier result, which may have had more
             for epoch in range(len(history) + 1):
                 name = f"{epoch:04d}.safetensors"
                 copy_file(state / "epochs" / name, Path(out.epochs) / name)

@@ -141,7 +141,8 @@ def _child(work, item, sender, parent):
     except BaseException as error:
         if not isinstance(error, (DataError, FloatingPointError, Stopped)):
             error.add_note(traceback.format_exc())
-        sender.send(error)
+        with deferred():  # the failure of another process stops this one, which has already failed
+            sender.send(error)
 
 
 def _outcome(receiver, process):
