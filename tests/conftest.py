@@ -17,6 +17,7 @@ HANGS = 1200  # seconds after which a workflow of these tests, minutes at most, 
 PROJECT = Path(__file__).resolve().parents[1]
 OFFLINE = Path(__file__).with_name("offline")
 TASKS = ["steels", "jdft2d", "phonons", "dielectric", "log_gvrh", "log_kvrh", "perovskites", "mp_gap", "mp_e_form"]
+SIZES = dict(zip(TASKS, [312, 636, 1265, 4764, 10987, 10987, 18928, 106113, 132752], strict=True))
 
 
 @pytest.fixture(scope="session")

@@ -6,23 +6,19 @@ import os
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
-import numpy as np
 import pandas as pd
 import pytest
 import requests
-from conftest import TASKS
+from conftest import SIZES, TASKS
 from prepare_dataset import prepare_dataset
 
 from matpretrain import sources
 from matpretrain.composition import known_elements
 from matpretrain.data import encode, read_table
 from matpretrain.files import DataError, atomic_path, check_hash, read_csv, write_csv
-from matpretrain.splits import inner_split, outer_folds
-from matpretrain.supervised import Training
 
 FAULTS = "Tables, formulas and downloads"
 KNOWN = known_elements()
-SIZES = dict(zip(TASKS, [312, 636, 1265, 4764, 10987, 10987, 18928, 106113, 132752], strict=True))
 
 
 def csv(tmp_path, text):
@@ -139,19 +135,6 @@ def test_unknown_elements_stop_or_are_listed(tmp_path, fault):
     assert dropped == ["row-2 Og2Fe (Og)"] and kept.index.tolist() == [0, 1]
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_folds_and_ids_are_those_packaged_in_matbench(task):
-    from matbench.metadata import mbv01_validation
-
-    name = f"matbench_{task}"
-    ids = np.array(sources.matbench_row_ids(name, SIZES[task]))
-    fold = outer_folds(SIZES[task])
-    for k in range(5):
-        official = mbv01_validation.splits[name][f"fold_{k}"]
-        assert set(ids[fold == k]) == set(official.test)
-        assert set(ids[fold != k]) == set(official.train)
-
-
 @pytest.mark.parametrize(
     ("what", "rows", "changes", "words"),
     [
@@ -179,23 +162,6 @@ def test_tables_that_cannot_be_split_or_learned_are_refused(tmp_path, fault, wha
     assert os.listdir(tmp_path) == ["mine.csv"]
 
 
-def test_rows_of_one_composition_carry_their_group_where_they_stay_together(tmp_path):
-    path = csv(tmp_path, "\n".join(["formula,gap", "Fe2O3,1", "O6Fe4,2", "Si,3", "NaCl,4", "ClNa,5", "KCl,6"]))
-    outputs = tmp_path / "table.csv", tmp_path / "compositions.npz"
-    entry = {"target": "gap", "n_folds": 2}
-    for split, groups in (("random", None), ("group_by_formula", [0, 0, 1, 2, 2, 3])):
-        prepare_dataset("mine", entry | {"split": split}, path, "csv", "error", *outputs, print)
-        table = read_csv(outputs[0])
-        assert (table["group"].tolist() if "group" in table else None) == groups
-    own = Training(
-        table=table, examples=None, encoder="roost", arguments={}, weights=None, loss="l1", recipe=None, inner_fraction=0.3,
-        size=None, seed=0, device="cpu",
-    )  # fmt: skip
-    for fold in range(2):
-        parts = [set(table["group"].iloc[rows]) for rows in own.split(fold)]
-        assert all(parts) and not parts[0] & parts[1] and not parts[0] & parts[2] and not parts[1] & parts[2]
-
-
 def test_fractions_sodium_nitride_and_unknown_elements_are_told(tmp_path, fault):
     rows = ["Fe0.62Ni0.1805Mo0.0302Co0.139Ti0.0292C0.0011,2411.5", "NaN,1", "OgFe,2", "Fe1e-3C0.5,3", "Si,5"]
     said, outputs = [], (tmp_path / "table.csv", tmp_path / "compositions.npz")
@@ -208,36 +174,6 @@ def test_fractions_sodium_nitride_and_unknown_elements_are_told(tmp_path, fault)
     path = csv(tmp_path, "formula,gap\nOg,1\nOgFe,2\n")
     with fault("Rows that all have an unknown element, with unknown_elements: drop", "mine.csv: none of 2 rows is left"):
         prepare_dataset("mine", {"target": "gap", "n_folds": 2}, path, "csv", "drop", *outputs, said.append)
-
-
-def test_groups_stay_together_and_too_few_rows_are_refused():
-    groups = np.repeat(np.arange(20), 3)
-    fold = outer_folds(60, groups=groups)
-    assert all(len(set(fold[groups == g])) == 1 for g in range(20)) and set(fold) == set(range(5))
-    with pytest.raises(ValueError, match="4 rows"):
-        outer_folds(4)
-
-
-def test_inner_split_is_seeded_disjoint_and_complete():
-    rows = np.arange(100, 200)
-    train, validation = inner_split(rows, 0.1, seed=3, fold=1)
-    assert len(validation) == 10 and sorted([*train, *validation]) == rows.tolist()
-    assert np.array_equal(validation, inner_split(rows, 0.1, seed=3, fold=1)[1])
-    assert not np.array_equal(validation, inner_split(rows, 0.1, seed=4, fold=1)[1])
-    assert [len(part) for part in inner_split(rows[:2], 0.1, 0, 0)] == [1, 1]
-    assert [part.tolist() for part in inner_split(rows, 0, seed=3, fold=1)] == [sorted(rows), []]
-
-
-def test_inner_split_keeps_groups_whole_and_is_the_same_where_each_has_one_row():
-    rows, groups = np.arange(200)[::-1], np.repeat(np.arange(50), 4)
-    train, validation = inner_split(rows, 0.1, 0, 0, groups)
-    of_row = dict(zip(rows.tolist(), groups.tolist(), strict=True))
-    assert len(validation) == 20 and sorted([*train, *validation]) == sorted(rows)
-    assert not {of_row[r] for r in train} & {of_row[r] for r in validation}
-    alone = np.random.default_rng(0).permutation(200)
-    for given, expected in zip(inner_split(rows, 0.1, 3, 1, alone), inner_split(rows, 0.1, 3, 1), strict=True):
-        assert np.array_equal(given, expected)
-    assert [len(part) for part in inner_split(rows, 0.1, 0, 0, np.zeros(200))] == [200, 0]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,72 @@
+"""Outer folds and inner validation splits."""
+
+import numpy as np
+import pytest
+from conftest import SIZES, TASKS
+from prepare_dataset import prepare_dataset
+
+from matpretrain import sources
+from matpretrain.files import read_csv
+from matpretrain.splits import inner_split, outer_folds
+from matpretrain.supervised import Training
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_folds_and_ids_are_those_packaged_in_matbench(task):
+    from matbench.metadata import mbv01_validation
+
+    name = f"matbench_{task}"
+    ids = np.array(sources.matbench_row_ids(name, SIZES[task]))
+    fold = outer_folds(SIZES[task])
+    for k in range(5):
+        official = mbv01_validation.splits[name][f"fold_{k}"]
+        assert set(ids[fold == k]) == set(official.test)
+        assert set(ids[fold != k]) == set(official.train)
+
+
+def test_groups_stay_together_and_too_few_rows_are_refused():
+    groups = np.repeat(np.arange(20), 3)
+    fold = outer_folds(60, groups=groups)
+    assert all(len(set(fold[groups == g])) == 1 for g in range(20)) and set(fold) == set(range(5))
+    with pytest.raises(ValueError, match="4 rows"):
+        outer_folds(4)
+
+
+def test_inner_split_is_seeded_disjoint_and_complete():
+    rows = np.arange(100, 200)
+    train, validation = inner_split(rows, 0.1, seed=3, fold=1)
+    assert len(validation) == 10 and sorted([*train, *validation]) == rows.tolist()
+    assert np.array_equal(validation, inner_split(rows, 0.1, seed=3, fold=1)[1])
+    assert not np.array_equal(validation, inner_split(rows, 0.1, seed=4, fold=1)[1])
+    assert [len(part) for part in inner_split(rows[:2], 0.1, 0, 0)] == [1, 1]
+    assert [part.tolist() for part in inner_split(rows, 0, seed=3, fold=1)] == [sorted(rows), []]
+
+
+def test_inner_split_keeps_groups_whole_and_is_the_same_where_each_has_one_row():
+    rows, groups = np.arange(200)[::-1], np.repeat(np.arange(50), 4)
+    train, validation = inner_split(rows, 0.1, 0, 0, groups)
+    of_row = dict(zip(rows.tolist(), groups.tolist(), strict=True))
+    assert len(validation) == 20 and sorted([*train, *validation]) == sorted(rows)
+    assert not {of_row[r] for r in train} & {of_row[r] for r in validation}
+    alone = np.random.default_rng(0).permutation(200)
+    for given, expected in zip(inner_split(rows, 0.1, 3, 1, alone), inner_split(rows, 0.1, 3, 1), strict=True):
+        assert np.array_equal(given, expected)
+    assert [len(part) for part in inner_split(rows, 0.1, 0, 0, np.zeros(200))] == [200, 0]
+
+
+def test_rows_of_one_composition_carry_their_group_where_they_stay_together(tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text("\n".join(["formula,gap", "Fe2O3,1", "O6Fe4,2", "Si,3", "NaCl,4", "ClNa,5", "KCl,6"]))
+    outputs = tmp_path / "table.csv", tmp_path / "compositions.npz"
+    entry = {"target": "gap", "n_folds": 2}
+    for split, groups in (("random", None), ("group_by_formula", [0, 0, 1, 2, 2, 3])):
+        prepare_dataset("mine", entry | {"split": split}, path, "csv", "error", *outputs, print)
+        table = read_csv(outputs[0])
+        assert (table["group"].tolist() if "group" in table else None) == groups
+    own = Training(
+        table=table, examples=None, encoder="roost", arguments={}, weights=None, loss="l1", recipe=None, inner_fraction=0.3,
+        size=None, seed=0, device="cpu",
+    )  # fmt: skip
+    for fold in range(2):
+        parts = [set(table["group"].iloc[rows]) for rows in own.split(fold)]
+        assert all(parts) and not parts[0] & parts[1] and not parts[0] & parts[2] and not parts[1] & parts[2]
