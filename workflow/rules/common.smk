@@ -195,7 +195,8 @@ def together(dataset, subset, model):
     """Models of the benchmark, or of the studies of a subset, whose networks train as one with those of a model on a dataset where
     `cohort` is "all".
 
-    They have the same parameters and differ at most in the encoder from which they start; fewer than two runs are no group.
+    They have the same parameters and differ at most in the encoder from which they start; fewer than two runs are no group. On
+    a dataset outside the benchmark the seeds of the model alone are one.
     """
     entry = config["models"][model]
     if config["cohort"] != "all" or "encoder" not in entry or dataset in SPECTRAL:

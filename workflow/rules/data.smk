@@ -1,10 +1,10 @@
 """Raw data -> validated tables with folds and encoded compositions.
 
 Needs: nothing, a mirror, the network, or a CSV of the user.
-Outputs are marked update() here and wherever they were dear: a job that fails must not have cost the earlier result, which
+Outputs are marked update() here and wherever they cost much: a job that fails must not have cost the earlier result, which
 is then made again by the next call (matpretrain.unfinished). Folders are not: a backup of one that Snakemake left when it was
 killed would stop the next call. Scripts write whole files and rename them.
-Makes: results/data/{dataset}/table.csv (id, formula, target, fold), compositions.npz; results/data/elements/{elements}.npy
+Makes: results/data/{dataset}/table.csv (id, formula, target, fold; group where rows of one composition stay together), compositions.npz; results/data/elements/{elements}.npy
 """
 
 

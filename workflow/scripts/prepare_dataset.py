@@ -79,7 +79,7 @@ def prepare_dataset(name, entry, path, kind, unknown_elements, table_path, compo
     if not len(table):
         raise DataError(f"{where}: none of {n_read} rows is left; see the rows dropped above, and correct or replace the file")
     if "fold" not in table:
-        table = with_folds(table.assign(group=number) if grouped else table, where, entry, number if grouped else None)
+        table = with_folds(table, where, entry, number if grouped else None)
     elif not fold_numbers(table["fold"]):
         raise DataError(f"{where}: no test row is left; see the rows dropped above, and correct or replace the file")
     say(

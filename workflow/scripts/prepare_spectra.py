@@ -44,7 +44,7 @@ def prepare_spectra(name, entry, path, unknown_elements, outputs, say):
     table, compositions = encode_known(table, where, unknown_elements, say)
     eps = eps[table.pop("position")]
     groups = distinct_numbers(compositions)  # samples of one composition fall into one fold
-    table = with_folds(table.assign(group=groups), where, entry, groups)
+    table = with_folds(table, where, entry, groups)
     known = np.isfinite(eps)
     say(
         f"{len(table)} materials, {groups.max() + 1} distinct compositions, {len(energy)} energies, {known.mean():.0%} of the "

@@ -184,11 +184,11 @@ def one_per_composition(number, target, keep):
 
 
 def with_folds(table, where, entry, groups=None):
-    """Return the table with a column fold, the outer folds that its registry entry asks for.
+    """Return the table with a column fold, the outer folds that its registry entry asks for, and, where there are groups, group.
 
     Args:
         entry: registry entry of the dataset.
-        groups: as in `splits.outer_folds`.
+        groups: optional [n] labels of the rows, as in `splits.outer_folds`; the inner split keeps them together as well.
 
     Raises:
         DataError: fewer rows or groups than folds, or test parts that do not fit beside each other.
@@ -198,7 +198,7 @@ def with_folds(table, where, entry, groups=None):
         fold = outer_folds(len(table), entry.get("n_folds", 5), seed, groups, entry.get("test_fraction"))
     except ValueError as error:
         raise DataError(f"{where}: {error}; add rows or set a smaller n_folds or test_fraction") from None
-    return table.assign(fold=fold)
+    return table.assign(fold=fold, **({} if groups is None else {"group": groups}))
 
 
 def check_ids(table, path):

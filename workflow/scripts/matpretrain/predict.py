@@ -19,7 +19,7 @@ from matpretrain.members import load_members, seed_folders
 from matpretrain.provenance import structures_read
 from matpretrain.spectra import PARTS, RESTORE, one_below_another, smoother
 
-COLUMN = "name the right column (--formula, in a configuration formula of the prediction)"
+COLUMN = "name the right column (--formula COLUMN, or the key formula of the prediction)"
 DROP = "unknown_elements: drop (on the command line --unknown-elements drop)"
 
 

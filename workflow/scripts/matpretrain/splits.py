@@ -1,6 +1,7 @@
 """Outer folds and inner validation splits."""
 
 import numpy as np
+import pandas as pd
 
 from matpretrain.files import DataError
 
@@ -60,13 +61,13 @@ def inner_split(outer_train, fraction, seed, fold, groups=None):
     """Split the rows of an outer training part into (training, validation), seeded; both sorted, neither empty but for a fraction of 0.
 
     Args:
-        groups: as in `outer_folds`, a label for each of outer_train; the fraction is then of the groups. Of a single group
-            nothing is held out.
+        outer_train: [n] row numbers.
+        fraction: share of the rows, or groups, that is held out.
+        groups: optional [n] labels; rows of one group fall into the same part, and of a single group none is held out.
     """
-    labels = np.arange(len(outer_train)) if groups is None else groups
-    _, first, unit_of = np.unique(labels, return_index=True, return_inverse=True)
-    units = np.argsort(np.argsort(first))  # numbers of the groups in order of appearance: groups of one row change nothing
-    shuffled = np.random.default_rng([seed, fold]).permutation(len(units))
-    n_validation = min(max(1, round(fraction * len(units))), len(units) - 1) if fraction else 0
-    held_out = np.isin(units[unit_of], shuffled[:n_validation])
+    # groups are numbered in order of appearance, so that those of one row change nothing
+    unit_of = np.arange(len(outer_train)) if groups is None else pd.factorize(groups)[0]
+    shuffled = np.random.default_rng([seed, fold]).permutation(unit_of.max() + 1)
+    n_validation = min(max(1, round(fraction * len(shuffled))), len(shuffled) - 1) if fraction else 0
+    held_out = np.isin(unit_of, shuffled[:n_validation])
     return np.sort(outer_train[~held_out]), np.sort(outer_train[held_out])
