@@ -33,6 +33,7 @@ VARIANTS = {  # name -> (pretext tasks, keys of the recipe)
     "released neighbours": ({"barlow_twins": {"masked_view_messages": False}}, {}),
     "both views masked": ({"barlow_twins": {"both_masked": True}}, {}),
     "batches of 1024, twice the rate": (BARLOW, {"batch_size": 1024, "learning_rate": 1e-3}),
+    "the released recipe": (BARLOW, {"batch_size": 128, "learning_rate": 1e-4, "schedule": "constant", "warmup": 0.0}),
     "ssl and fl": (BARLOW | {"magpie": {"scale": "minmax", "weight": 1000}}, {}),
     "fl": ({"magpie": {"scale": "minmax"}}, {}),
 }

@@ -70,6 +70,14 @@ def test_structures_of_one_composition_share_the_mean_of_their_embeddings():
     assert np.allclose(spread, [[np.std([1, 2, 6]), np.std([0, 0, 3])], [1.0, 2.0]])
 
 
+def test_the_spread_within_compositions_is_that_of_all_where_compositions_say_nothing():
+    draw = np.random.default_rng(0)
+    compositions = parsed(*draw.choice([f"Ti{a}O{b}" for a in range(1, 40) for b in range(40, 80)], 1500))
+    _, _, spread, count = group_structures.group(compositions, draw.normal(size=(1500, 64)))
+    assert (count == 1).sum() > 400 and group_structures.std_within(spread, count) == pytest.approx(1, abs=0.01)
+    assert np.isnan(group_structures.std_within(np.zeros((3, 2)), np.ones(3, int)))
+
+
 def test_released_vectors_are_read_with_their_formulas(tmp_path, fault):
     path = tmp_path / "vectors.npz"
     good = {"id": np.array(["a", "b"]), "composition": np.array(["Zn4O13C24H12", "CuN2"]), "embedding": np.ones((2, 256))}

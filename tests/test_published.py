@@ -30,6 +30,15 @@ def test_models_are_compared_with_their_submission_only(published):
     assert row["published_mean"] == pytest.approx(46.575057) and row["published_std"] == pytest.approx(3.741485, abs=1e-5)
 
 
+def test_a_model_with_the_name_of_its_submission_is_not_compared_with_itself(published):
+    theirs = published.set_index(["dataset", "submission"]).loc[("matbench_phonons", "dummy")]
+    ours = scores(published, 1.0).query("model == 'roost'").assign(model="dummy")
+    ours["mae"] = [theirs[f"fold_{k}"] + 10 for k in range(5)]
+    (row,) = compare_published(ours, published, SUBMISSIONS, {}).to_dict("records")
+    assert row["difference"] == pytest.approx(10) and row["p"] < 1e-6
+    assert row["published_mean"] == pytest.approx(theirs[[f"fold_{k}" for k in range(5)]].mean())
+
+
 def test_a_constant_gain_is_significant_and_printed(published):
     table = compare_published(scores(published, 0.9), published, SUBMISSIONS, {"finder": {"matbench_phonons": "as published"}})
     text = markdown(table, {"matbench_phonons": "Phonons", "finder": "Finder"}, {"matbench_phonons": "1/cm"})

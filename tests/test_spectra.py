@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 import torch
 from prepare_spectra import read
-from screen_enz import HULL, screen, select
+from screen_enz import HULL, crossing, screen, select
 
 from matpretrain.objectives import l1, robust_l1
 from matpretrain.sources import optical_constants
@@ -100,6 +100,15 @@ def test_candidates_cross_zero_in_measurement_with_a_small_predicted_loss():
     assert screening["loss"][2] > 2
     assert sorted(select(screening, 2.0)["id"]) == ["a", "e"]
     assert len(select(screening.drop(columns="energy_above_hull"), 2.0)) == 3
+    gain = screening.assign(loss=-screening["loss"])  # of no passive material: its size counts
+    assert sorted(select(gain, 2.0)["id"]) == ["a", "e"]
+
+
+def test_of_several_crossings_that_of_the_smallest_loss_is_taken():
+    real = np.interp(GRID, [1.0, 3.0, 5.0], [1.0, -1.0, 1.0])  # zero at 2 and 4 eV
+    for low, high in ((0.5, -3.0), (-0.5, 3.0)):
+        eps = real + 1j * np.where(GRID < 3.0, high, low)
+        assert crossing(GRID, eps)[:2] == (pytest.approx(4.0), pytest.approx(low))
 
 
 def test_embedded_optical_constants_are_the_tabulated_ones():

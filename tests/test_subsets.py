@@ -1,5 +1,7 @@
 """Training subsets: the draw, what honours it, the table and the figure."""
 
+import dataclasses
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -108,6 +110,10 @@ def test_networks_split_the_drawn_rows_into_training_and_validation(monkeypatch)
     assert np.array_equal(seen[0], train) and len(train) == 27
     by_part = predictions.groupby("part")["id"].apply(list)
     assert by_part["validation"] == ids[validation].tolist() and by_part["test"] == ids[test].tolist()
+    drawn = [outer_split(table["fold"].to_numpy(), k, "30")[0] for k in range(5)]
+    assert training.trained_rows().tolist() == sorted({*np.concatenate(drawn)}) and len(training.trained_rows()) < 100
+    one = dataclasses.replace(training, table=table.assign(fold=np.where(table["fold"] == 0, 0, -1)), size=None)
+    assert one.trained_rows().tolist() == np.flatnonzero(table["fold"] != 0).tolist()
 
 
 def predictions(errors):

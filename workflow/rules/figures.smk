@@ -112,8 +112,8 @@ rule plot_cumulative:
 
 rule plot_edges:
     input:
-        weights=lambda w: seed_files("weights.safetensors", w.dataset, w.model),
-        records=lambda w: seed_files("model.json", w.dataset, w.model),
+        weights=lambda w: seed_files("weights.safetensors", w.dataset, w.model)[0],
+        record=lambda w: seed_files("model.json", w.dataset, w.model)[0],
     output:
         report(
             "results/figures/edges/{dataset}/{model}.png",

@@ -6,6 +6,7 @@ from matpretrain.files import atomic_path, read_csv, write_csv
 from matpretrain.jobs import job
 from matpretrain.statistics import compare, summarise
 
+PUBLISHED = "published"  # in place of a submission, which can have the name of the model
 NAMES = {"mae_a": "mae_mean", "mae_b": "published_mean"}
 COLUMNS = [
     "dataset", "model", "structures", "n_seeds", "mae_mean", "mae_std", "submission", "published_mean", "published_std",
@@ -23,12 +24,12 @@ def compare_published(scores, published, submissions, structures):
         structures: {model: {dataset: whose structures it read}} of networks that read structures.
     """
     long = published.melt(["dataset", "submission"], [f"fold_{k}" for k in range(5)], "fold", "mae")
-    long = long.assign(fold=long["fold"].str[-1].astype(int), part="test", seed=0).rename(columns={"submission": "model"})
+    long = long.assign(fold=long["fold"].str[-1].astype(int), part="test", seed=0)
     rows = []
     for (dataset, model), part in scores[scores["part"] == "test"].groupby(["dataset", "model"], sort=False):
-        theirs = long[(long["dataset"] == dataset) & (long["model"] == submissions.get(model))]
+        theirs = long[(long["dataset"] == dataset) & (long["submission"] == submissions.get(model))].assign(model=PUBLISHED)
         if len(theirs):
-            tests = compare(pd.concat([part, theirs]), model, submissions[model])
+            tests = compare(pd.concat([part, theirs]), model, PUBLISHED)
             row = {name: tests[key] for key, name in NAMES.items()} | summarise(part) | tests
             row |= {"published_std": theirs["mae"].std(ddof=0), "submission": submissions[model]}
             rows.append(row | {"dataset": dataset, "model": model, "structures": structures.get(model, {}).get(dataset, "")})

@@ -15,7 +15,7 @@ import torch
 from torch.func import vmap
 
 from matpretrain.cohort import Cohort, level
-from matpretrain.composition import Compositions
+from matpretrain.composition import Compositions, take
 from matpretrain.devices import claim_device, describe
 from matpretrain.files import read_csv, write_csv
 from matpretrain.jobs import job
@@ -295,7 +295,7 @@ if __name__ == "__main__":
         save_members(
             kept,
             training.arguments,
-            Compositions.read(files.compositions),
+            take(Compositions.read(files.compositions), training.trained_rows()),
             {
                 "encoder": p.encoder,
                 "n_outputs": SUPERVISED[p.loss][1] * training.target.shape[1],

@@ -61,6 +61,15 @@ def group(compositions, embedding):
     return take(compositions, first), mean, np.sqrt(mean_of((embedding - mean[row]) ** 2)), count
 
 
+def std_within(spread, count):
+    """Standard deviation of embeddings within compositions, from `group`, pooled over compositions and the n numbers; NaN where none is shared.
+
+    Each composition with c structures takes one degree of freedom for its mean: single structures say nothing about it.
+    """
+    free = count.sum() - len(count)
+    return float(np.sqrt((spread**2 * count[:, None]).sum(0).mean() / free)) if free else float("nan")
+
+
 if __name__ == "__main__":
     with job(snakemake) as say:
         p, files, out = snakemake.params, snakemake.input, snakemake.output
@@ -73,7 +82,7 @@ if __name__ == "__main__":
         distinct, mean, spread, count = group(compositions, embedding)
         shared = count > 1
         total_std = float(np.sqrt(embedding.var(0).mean()))
-        within = float(np.sqrt((spread**2 * count[:, None]).sum(0).mean() / count.sum()))
+        within = std_within(spread, count)
         say(
             f"{len(embedding)} structures of {len(distinct)} compositions, {int(count[shared].sum())} structures share theirs; "
             f"standard deviation {total_std:.4f}, within compositions {within:.4f}"

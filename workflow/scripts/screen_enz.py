@@ -16,19 +16,19 @@ HULL = 0.025  # eV/atom above the convex hull that a candidate may have, where i
 
 
 def crossing(grid, eps, near=np.nan):
-    """Energy, loss and width of |eps_re| < 1 of the crossing nearest to an energy, or of that of the lowest loss.
+    """Energy, loss and width of |eps_re| < 1 of the crossing nearest to an energy, or of that of the loss nearest to zero.
 
-    NaN without a crossing.
+    NaN without a crossing. A predicted loss can be negative, which no passive material's is: its size counts.
     """
     at, loss = crossovers(grid, eps)
     if not len(at):
         return np.nan, np.nan, np.nan
-    k = int(np.argmin(loss if np.isnan(near) else np.abs(at - near)))
+    k = int(np.argmin(np.abs(loss) if np.isnan(near) else np.abs(at - near)))
     return at[k], loss[k], near_zero(grid, eps, at[k])
 
 
 def screen(grid, predicted, measured, table):
-    """Data frame, a row per material: the predicted crossing of the lowest loss, where the spectrum is measured, and the
+    """Data frame, a row per material: the predicted crossing of the smallest loss, where the spectrum is measured, and the
     measured crossing nearest to it.
 
     Args:
@@ -47,11 +47,11 @@ def screen(grid, predicted, measured, table):
 
 def select(screening, largest_loss):
     """The candidates: predicted to cross zero with a small loss, confirmed by measurement, and stable where that is known."""
-    good = screening["predicted"] & screening["confirmed"] & (screening["loss"] < largest_loss)
+    good = screening["predicted"] & screening["confirmed"] & (screening["loss"].abs() < largest_loss)
     if ABOVE_HULL in screening:
         hull = pd.to_numeric(screening[ABOVE_HULL], errors="coerce")
         good &= hull.isna() | (hull < HULL)
-    return screening[good].sort_values("loss").drop(columns=["predicted", "confirmed"])
+    return screening[good].sort_values("loss", key=abs).drop(columns=["predicted", "confirmed"])
 
 
 def summarise(grid, predicted, measured, screening):

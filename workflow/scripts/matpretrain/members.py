@@ -77,7 +77,7 @@ def save_members(kept, arguments, compositions, record, folder):
         kept: what `keep` returned, fold by fold.
         arguments: those from which the networks were built, besides the number of outputs: an array element_vectors
             [Z, n], and words and numbers.
-        compositions: Compositions of the dataset.
+        compositions: Compositions of the rows that trained.
         record: the keys encoder, n_outputs, loss, recipe, dataset, unit and seed, and whatever else should be said.
     """
     folder = Path(folder)

@@ -10,7 +10,7 @@ import pandas as pd
 from matpretrain.composition import Compositions
 from matpretrain.recipe import Recipe
 from matpretrain.spectra import COMPRESS, RESTORE, one_below_another, smoother
-from matpretrain.splits import inner_split
+from matpretrain.splits import fold_numbers, inner_split
 from matpretrain.subsets import outer_split
 
 # Share and number of targets that are one number, from which on they are many: 0.43 on band gaps, at most 0.02 on other Matbench tasks.
@@ -66,6 +66,11 @@ class Training:
         outer_train, test = outer_split(self.table["fold"].to_numpy(), fold, self.size)
         groups = self.table["group"].to_numpy()[outer_train] if "group" in self.table else None
         return *inner_split(outer_train, self.inner_fraction, self.seed, fold, groups), test
+
+    def trained_rows(self):
+        """Rows that are in the outer training part of some fold, sorted."""
+        folds = self.table["fold"].to_numpy()
+        return np.unique(np.concatenate([outer_split(folds, fold, self.size)[0] for fold in fold_numbers(folds)]))
 
     @property
     def target(self):
