@@ -84,8 +84,8 @@ if __name__ == "__main__":
     table = pd.read_csv(options.table, keep_default_na=False)
     table = table.sample(min(len(table), 6400), random_state=0).reset_index(drop=True)
     table["target"] = (table["target"] - table["target"].mean()) / table["target"].std()
-    training = options.task == "training"
-    step, batches = {"ours": ours, "aviary": aviary}[options.implementation](table, options.precision, training, options.batch)
+    training, size = options.task == "training", min(options.batch, len(table))
+    step, batches = {"ours": ours, "aviary": aviary}[options.implementation](table, options.precision, training, size)
     with torch.set_grad_enabled(training):
         for batch in itertools.islice(batches, WARM_UP):
             step(batch)
@@ -93,4 +93,4 @@ if __name__ == "__main__":
         while time.perf_counter() - started < options.seconds:
             step(next(batches))
             steps += 1
-    print(steps * options.batch / (time.perf_counter() - started))
+    print(steps * size / (time.perf_counter() - started))

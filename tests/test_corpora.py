@@ -165,15 +165,20 @@ def test_tests_against_the_network_without_pretraining():
     scores = pd.DataFrame(
         [
             {"dataset": "d", "model": m, "part": "test", "seed": 0, "fold": k, "n": 20, "train_rows": 80, "mae": v + 0.1 * k}
-            for m, values in {"roost": [3, 3, 3.1, 3, 3], "roost-ssl": [2, 2.2, 2, 2, 2.1], "rf": [9] * 5}.items()
+            for m, values in {
+                "roost": [3, 3, 3.1, 3, 3],
+                "roost-ssl": [2, 2.2, 2, 2, 2.1],
+                "roost-fl": [3, 2.9, 3.1, 3.1, 2.8],
+                "rf": [9] * 5,
+            }.items()
             for k, v in enumerate(values)
         ]
     )
     paper = pd.DataFrame([{"dataset": "d", "model": "roost-ssl", "paper_t": -1.9, "paper_p": 0.1, "suspect": None}])
     table = tabulate_tests.tabulate(scores, {"roost-ssl": "roost", "roost-fl": "roost"}, paper)
-    assert len(table) == 1
-    row = table.iloc[0]
-    assert (
-        row["difference"] == pytest.approx(-0.96) and row["t"] < 0 and row["p"] < row["p_corrected"] <= row["p_corrected_holm"]
-    )
-    assert "| d | Roost-SSL | -29.8% |" in tabulate_tests.markdown(table, {"roost-ssl": "Roost-SSL"})
+    assert table["model"].tolist() == ["roost-ssl", "roost-fl"]
+    row, other = table.iloc[0], table.iloc[1]
+    assert row["difference"] == pytest.approx(-0.96) and row["t"] < 0 and row["p"] < row["p_corrected"] < other["p_corrected"]
+    for p in ("p", "p_corrected", "p_wilcoxon"):
+        assert [row[f"{p}_holm"], other[f"{p}_holm"]] == pytest.approx([2 * row[p], max(2 * row[p], other[p])])
+    assert "| d | Roost-SSL | -29.8% |" in tabulate_tests.markdown(table, {"roost-ssl": "Roost-SSL", "roost-fl": "Roost-FL"})

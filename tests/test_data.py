@@ -6,6 +6,7 @@ import os
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
+import numpy as np
 import pandas as pd
 import pytest
 import requests
@@ -104,6 +105,12 @@ def test_nan_is_sodium_nitride_from_reading_to_writing(tmp_path):
     assert compositions.number[:2].tolist() == [11, 7]
     write_csv(table, tmp_path / "out.csv")
     assert read_csv(tmp_path / "out.csv")["formula"].tolist() == ["NaN", "Fe"]
+
+
+def test_floats_are_read_as_they_were_written(tmp_path):
+    values = np.random.default_rng(0).normal(size=3000) * 10.0 ** np.random.default_rng(1).integers(-9, 9, 3000)
+    write_csv(pd.DataFrame({"value": values}), tmp_path / "out.csv")
+    assert (read_csv(tmp_path / "out.csv")["value"] == values).all()
 
 
 @pytest.mark.parametrize(
@@ -367,4 +374,3 @@ def test_mirror_tables_hold_what_the_registry_says(mirror, task):
     table = read_table(path, "target")
     assert len(table) == entry["n_samples"] == SIZES[task]
     assert table["id"].tolist() == sources.matbench_row_ids(f"matbench_{task}", len(table))
-    assert isinstance(table, pd.DataFrame)

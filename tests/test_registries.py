@@ -99,6 +99,16 @@ NAMES = [
 ]
 NETWORKS = [
     (
+        "A baseline that does not exist",
+        model(estimator="forest", features="magpie"),
+        "models.mine.estimator: matpretrain/estimators.py has no function forest; name another or write it",
+    ),
+    (
+        "An argument that a baseline does not have",
+        model(estimator="random_forest", features="magpie", arguments={"tres": 5}),
+        "models.mine.arguments.tres: random_forest has no such argument, it has trees; remove it",
+    ),
+    (
         "An argument that a network does not have",
         model(encoder="roost", arguments={"size": "small"}),
         "models.mine.arguments.size: roost has no such argument, it has none; remove it",

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 import torch
 from prepare_spectra import read
-from screen_enz import HULL, crossing, screen, select
+from screen_enz import HULL, crossing, screen, select, summarise
 
 from matpretrain.objectives import l1, robust_l1
 from matpretrain.sources import optical_constants
@@ -100,6 +100,13 @@ def test_candidates_cross_zero_in_measurement_with_a_small_predicted_loss():
     assert screening["loss"][2] > 2
     assert sorted(select(screening, 2.0)["id"]) == ["a", "e"]
     assert len(select(screening.drop(columns="energy_above_hull"), 2.0)) == 3
+    counts = summarise(GRID, predicted, measured, screening).set_index(["quantity", "metric"])["value"]["crossing"]
+    assert counts.to_dict() == pytest.approx(
+        {"materials": 5, "share_measured": 0.8, "precision": 0.8, "recall": 1.0, "median_energy_error": 0.0}
+    )
+    blind = screening.assign(predicted=[True, True, False, False, False])
+    counts = summarise(GRID, predicted, measured, blind).set_index(["quantity", "metric"])["value"]["crossing"]
+    assert counts["precision"] == 0.5 and counts["recall"] == 0.25
     gain = screening.assign(loss=-screening["loss"])  # of no passive material: its size counts
     assert sorted(select(gain, 2.0)["id"]) == ["a", "e"]
 

@@ -1,5 +1,6 @@
 import errno
 import os
+import platform
 import subprocess
 import threading
 import time
@@ -166,17 +167,29 @@ def test_states_hold_what_they_were_given(tmp_path):
         load_state(tmp_path / "fold3.pt", {"fold": 4}, lambda record: None)
 
 
+def test_the_temporary_of_a_killed_process_is_no_state(tmp_path):
+    said = Said()
+    with pytest.raises(RuntimeError), kept_state(job_of(tmp_path), tmp_path / "seed0", "cpu", said) as state:
+        (state / ".training0.pt.here.1.tmp.pt").touch()
+        raise RuntimeError
+    with kept_state(job_of(tmp_path), tmp_path / "seed0", "cpu", said):
+        pass
+    assert not said and said.noted["earlier_seconds"] == 0 and not (tmp_path / "seed0" / ".state").exists()
+
+
 def test_temporaries_of_dead_processes_go_with_the_next_writing(tmp_path):
     child = subprocess.Popen(["true"])
     child.wait()
-    dead = tmp_path / f".table.csv.{child.pid}.tmp.csv"
-    alive = tmp_path / f".table.csv.{os.getppid()}.tmp.csv"
-    others = tmp_path / f".other.csv.{child.pid}.tmp.csv"
-    for path in (dead, alive, others):
+    here = platform.node()
+    dead = tmp_path / f".table.csv.{here}.{child.pid}.tmp.csv"
+    alive = tmp_path / f".table.csv.{here}.{os.getppid()}.tmp.csv"
+    others = tmp_path / f".other.csv.{here}.{child.pid}.tmp.csv"
+    elsewhere = tmp_path / f".table.csv.{here}-2.{child.pid}.tmp.csv"
+    for path in (dead, alive, others, elsewhere):
         path.touch()
     with atomic_path(tmp_path / "table.csv") as temporary:
         temporary.write_text("new")
-    assert sorted(tmp_path.iterdir()) == sorted([alive, others, tmp_path / "table.csv"])
+    assert sorted(tmp_path.iterdir()) == sorted([alive, others, elsewhere, tmp_path / "table.csv"])
 
 
 def test_space_is_looked_for_before_a_large_file_is_written(tmp_path, monkeypatch):

@@ -141,23 +141,28 @@ def test_the_correction_takes_the_sizes_of_the_folds():
 
 
 def test_predictions_of_a_forest_do_not_depend_on_its_threads():
-    from fit_baseline import fit_baseline, random_forest
+    from fit_baseline import fit_baseline
+
+    from matpretrain import estimators
 
     values = np.random.default_rng(0).normal(size=(40, 20))
     table = pd.DataFrame({"id": [f"r{i}" for i in range(40)], "target": values[:, 0], "fold": np.arange(40) % 2})
     runs = [
-        fit_baseline(table, values, lambda: random_forest(0), threads, print)["prediction"].to_numpy() for threads in (1, 2)
+        fit_baseline(table, values, lambda: estimators.random_forest(0), threads, print)["prediction"].to_numpy()
+        for threads in (1, 2)
     ]
     assert np.array_equal(*runs)
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_the_mean_predictor_equals_the_matbench_dummy(mirror, task):
-    from fit_baseline import fit_baseline, training_mean
+    from fit_baseline import fit_baseline
+
+    from matpretrain import estimators
 
     table = read_table(mirror / f"tables/matbench_{task}.csv.gz", "target")
     table["fold"] = outer_folds(len(table))
-    predictions = fit_baseline(table, np.zeros((len(table), 1)), lambda: training_mean(0), 1, print).assign(seed=0)
+    predictions = fit_baseline(table, np.zeros((len(table), 1)), lambda: estimators.mean(0), 1, print).assign(seed=0)
     summary = statistics.summarise(statistics.fold_scores(predictions))
     published = pd.read_csv(PROJECT / "resources/paper/matbench_submissions.csv").set_index(["dataset", "submission"])
     expected = published.loc[(f"matbench_{task}", "dummy")]

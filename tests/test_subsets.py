@@ -70,10 +70,12 @@ def test_shares_are_of_all_rows_and_splits_have_disjoint_test_parts():
 
 
 def test_baselines_learn_from_the_drawn_rows_only():
-    from fit_baseline import fit_baseline, training_mean
+    from fit_baseline import fit_baseline
+
+    from matpretrain import estimators
 
     table = table_of(100)
-    predictions = fit_baseline(table, np.zeros((100, 1)), lambda: training_mean(0), 1, lambda text: None, size="30")
+    predictions = fit_baseline(table, np.zeros((100, 1)), lambda: estimators.mean(0), 1, lambda text: None, size="30")
     assert sorted(predictions["id"]) == sorted(table["id"])
     for fold, part in predictions.groupby("fold"):
         drawn = outer_split(table["fold"].to_numpy(), fold, "30")[0]

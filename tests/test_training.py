@@ -188,8 +188,30 @@ def test_batches_of_equal_cost():
     costs = torch.tensor([cost[part].sum() for part in batches])
     assert (costs - torch.stack([cost[part].max() for part in batches]) < limit).all()
     assert len(batches) <= math.ceil(1000 / 32) and max(map(len, batches)) < 64
-    same = training.split(rows, 32, torch.full((1000,), 3))
-    assert all(torch.equal(a, b) for a, b in zip(same, training.split(rows, 32), strict=True))
+    for cost in (3, 0):
+        same = training.split(rows, 32, torch.full((1000,), cost))
+        assert all(torch.equal(a, b) for a, b in zip(same, training.split(rows, 32), strict=True))
+
+
+def test_the_loss_of_an_epoch_is_a_mean_over_rows_or_what_they_weigh(problem):
+    x, y = problem
+    rows, still = torch.arange(10), recipe(epochs=2, batch_size=4, learning_rate=1e-12, schedule="constant")
+    error = (Line(0)(x[rows])[:, 0] - y[rows]).abs().detach()
+
+    def weighted(model, part):
+        return ((model(x[part])[:, 0] - y[part]).abs() * part).sum() / part.sum()
+
+    for loss, weight, expected in (
+        (lambda model, part: objectives.l1(model(x[part]), y[part]), len, error.mean()),
+        (weighted, torch.sum, (error * rows).sum() / rows.sum()),
+    ):
+        history = fit(Line(0), loss, rows, lambda model: {"mae": 0.0}, still, seed=0, weight=weight)
+        assert [row["loss"] for row in history] == pytest.approx([expected.item()] * 2, rel=1e-5)
+
+
+def test_rows_that_cost_nothing_add_no_batch():
+    for cost, lengths in (([1, 1, 1, 0], [2, 2]), ([0, 1, 1, 0], [2, 2]), ([2, 0, 0, 0], [1, 3])):
+        assert [len(part) for part in training.split(torch.arange(4), 2, torch.tensor(cost))] == lengths
 
 
 def rounding():
@@ -231,7 +253,6 @@ def test_auto_precision_follows_the_hardware(native, monkeypatch):
     monkeypatch.setattr("matpretrain.recipe.multiplies_bfloat16", lambda: native)
     with recipe(precision="auto").autocast("cpu"):
         assert torch.backends.mkldnn.matmul.fp32_precision == ("bf16" if native else "ieee")
-    assert isinstance(multiplies_bfloat16(), bool)
 
 
 @pytest.mark.parametrize(

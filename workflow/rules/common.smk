@@ -128,7 +128,10 @@ def data_keys(dataset):
     """Registry keys of a dataset that decide its rows and folds; a new label must not train anything again."""
     words = "label property unit licence citation matched by_hand inner_fraction recipe"
     entry = config["datasets"][dataset]
-    return {k: v for k, v in entry.items() if k not in words.split()}
+    words = words.split()
+    if source_kind(dataset) != "mirror":
+        words += [k for k in entry if k.startswith("mirror_")]
+    return {k: v for k, v in entry.items() if k not in words}
 
 
 def corpora_of(*kinds):

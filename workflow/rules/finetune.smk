@@ -55,9 +55,7 @@ rule finetune:
         resolution=lambda w: resolution_of(w.dataset),
         inner_fraction=lambda w: inner_fraction_of(w.dataset),
         size=subset_size,
-        unit=lambda w: config["datasets"][w.dataset]["unit"],
         cohort=lambda w: cohort_of(config["models"][w.model]),
-        device=config["device"],
         code=lambda w: fingerprint("finetune", config["models"][w.model]["encoder"]),
     script:
         "../scripts/finetune.py"
@@ -98,7 +96,6 @@ rule finetune_together:
         inner_fraction=lambda w: inner_fraction_of(w.dataset),
         size=subset_size,
         cohort="all",
-        device=config["device"],
         code=lambda w: fingerprint(
             "finetune_together", config["models"][w.model]["encoder"]
         ),

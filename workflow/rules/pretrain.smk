@@ -70,7 +70,6 @@ rule pretrain:
         recipe=lambda w: config["pretraining_recipe"] | strategy(w).get("recipe", {}),
         validation_fraction=config["pretraining_validation"],
         seed=config["pretraining_seed"],
-        device=config["device"],
         code=lambda w: fingerprint("pretrain", strategy(w)["encoder"]),
     script:
         "../scripts/pretrain.py"

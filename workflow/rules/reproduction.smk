@@ -37,6 +37,7 @@ rule snapshot_reproduction:
             for d in DATASETS
             if "recipe" in config["datasets"][d]
         },
+        code=fingerprint("snapshot_reproduction"),
     script:
         "../scripts/snapshot_reproduction.py"
 

@@ -96,7 +96,7 @@ rule tabulate_huang2024:
     log:
         "logs/statistics/table{number}.log",
     wildcard_constraints:
-        number="[23]",
+        number=names_or_none(TABLES),
     conda:
         "../../envs/analysis.yaml"
     params:

@@ -84,7 +84,6 @@ rule embed_structures:
         runtime=grown(240),
         gpu=1,
     params:
-        device=config["device"],
         sha256=lambda w: teacher_hash(w.corpus),
         code=fingerprint("embed_structures"),
     script:

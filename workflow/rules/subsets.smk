@@ -87,7 +87,7 @@ rule plot_subsets:
     conda:
         "../../envs/analysis.yaml"
     params:
-        models={m: entry["label"] for m, entry in config["models"].items()},
+        models=lambda w: {m: label(m) for m in config["subsets"][w.study]["models"]},
         units=lambda w: {
             d: config["datasets"][d]["unit"]
             for d in config["subsets"][w.study]["datasets"]

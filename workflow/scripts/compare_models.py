@@ -6,7 +6,7 @@ import pandas as pd
 
 from matpretrain.files import read_csv, write_csv
 from matpretrain.jobs import job
-from matpretrain.statistics import COMPARED, compare, holm
+from matpretrain.statistics import COMPARED, compare, with_holm
 
 
 def compare_models(scores, models):
@@ -16,9 +16,7 @@ def compare_models(scores, models):
         present = [m for m in models if m in set(part["model"])]
         rows += [{"dataset": dataset, "model_a": a, "model_b": b, **compare(part, a, b)} for a, b in combinations(present, 2)]
     table = pd.DataFrame(rows, columns=["dataset", "model_a", "model_b", *COMPARED])
-    for p in ("p", "p_corrected", "p_wilcoxon"):
-        table[f"{p}_holm"] = holm(table[p])
-    return table
+    return with_holm(table)
 
 
 if __name__ == "__main__":

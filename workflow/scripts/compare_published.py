@@ -2,9 +2,10 @@
 
 import pandas as pd
 
-from matpretrain.files import atomic_path, read_csv, write_csv
+from matpretrain.files import read_csv, write_csv, write_text
 from matpretrain.jobs import job
 from matpretrain.statistics import compare, summarise
+from matpretrain.tables import markdown_table
 
 PUBLISHED = "published"  # in place of a submission, which can have the name of the model
 NAMES = {"mae_a": "mae_mean", "mae_b": "published_mean"}
@@ -38,17 +39,15 @@ def compare_published(scores, published, submissions, structures):
 
 def markdown(table, labels, units):
     """The table for readers."""
-    lines = [
-        "| dataset | unit | model | seeds | MAE, ours | MAE, published | difference | p (corrected) | structures |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+    headings = ["dataset", "unit", "model", "seeds", "MAE, ours", "MAE, published", "difference", "p (corrected)", "structures"]
+    rows = []
     for r in table.itertuples():
         digits = 4 if r.mae_mean < 10 else 2
         cells = [labels[r.dataset], units[r.dataset], labels[r.model], r.n_seeds]
         cells += [f"{m:.{digits}f} ± {s:.{digits}f}" for m, s in ((r.mae_mean, r.mae_std), (r.published_mean, r.published_std))]
         cells += [f"{r.difference / r.published_mean:+.1%}", f"{r.p_corrected:.2f}", r.structures]
-        lines.append("| " + " | ".join(map(str, cells)) + " |")
-    return "\n".join(lines) + "\n"
+        rows.append(cells)
+    return markdown_table(headings, rows)
 
 
 if __name__ == "__main__":
@@ -59,5 +58,4 @@ if __name__ == "__main__":
             scores[scores["dataset"].isin(p.official)], read_csv(snakemake.input.published), p.submissions, p.structures
         )
         write_csv(table, snakemake.output.csv)
-        with atomic_path(snakemake.output.md) as temporary:
-            temporary.write_text(markdown(table, p.labels, p.units))
+        write_text(markdown(table, p.labels, p.units), snakemake.output.md)

@@ -39,7 +39,7 @@ if __name__ == "__main__":
     with job(snakemake) as say:
         if snakemake.params.sha256:
             check_hash(snakemake.input.teacher, snakemake.params.sha256)
-        with claim_device(snakemake.params.device, say) as device:
+        with claim_device(snakemake.config["device"], say) as device:
             identity, embedding = embed_structures(
                 snakemake.input.neighbours,
                 str(snakemake.input.teacher),

@@ -281,7 +281,7 @@ if __name__ == "__main__":
                 shared = round(made["wall_seconds"] / made["runs"], 1)
                 say.note(device=made["device"], wall_seconds=shared, trained_together=made)
             else:
-                device = held.enter_context(claim_device(p.device, say))
+                device = held.enter_context(claim_device(snakemake.config["device"], say))
                 state, own = say.enter(kept_state(snakemake, folder, device, say)), {}
                 say.note(device=describe(device))
             weights, initial = files.get("weights"), files.get("initial")
@@ -306,7 +306,9 @@ if __name__ == "__main__":
                 "inner_fraction": p.inner_fraction,
                 "model": snakemake.wildcards.model,
                 "seed": seed,
-                "unit": p.unit,
+                "unit": snakemake.config["datasets"][snakemake.wildcards.dataset][
+                    "unit"
+                ],  # no parameter: another word for it trains nothing
                 "code_version": p.code,
                 **({} if training.spectra is None else training.spectra.record()),
             },

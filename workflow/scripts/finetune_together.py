@@ -18,7 +18,7 @@ from matpretrain.states import kept_state
 if __name__ == "__main__":
     with job(snakemake) as say:
         p, files, out = snakemake.params, snakemake.input, Path(snakemake.output[0])
-        with claim_device(p.device, say) as device:
+        with claim_device(snakemake.config["device"], say) as device:
             state = say.enter(kept_state(snakemake, out.parent, device, say))
             weights = dict(zip(p.pretrained, files.get("weights", []), strict=True))
             first = of_job(snakemake, device, seed=0, weights=None, cohort=p.cohort)

@@ -1,34 +1,17 @@
 """Baselines without a network on all outer folds: random forests and the training mean."""
 
 from functools import partial
-from inspect import signature
 
 import numpy as np
 import pandas as pd
 from joblib import parallel_config
 
+from matpretrain import estimators
 from matpretrain.composition import Compositions, element_fractions
-from matpretrain.files import DataError, read_csv, write_csv
+from matpretrain.files import read_csv, write_csv
 from matpretrain.jobs import job
 from matpretrain.splits import fold_numbers
 from matpretrain.subsets import outer_split
-
-
-def random_forest(seed, trees=500):
-    """500 trees, otherwise scikit-learn's defaults, as in the Matbench reference."""
-    from sklearn.ensemble import RandomForestRegressor
-
-    return RandomForestRegressor(trees, random_state=seed)
-
-
-def training_mean(seed):
-    """Predicts the mean of the training targets."""
-    from sklearn.dummy import DummyRegressor
-
-    return DummyRegressor()
-
-
-ESTIMATORS = {"random_forest": random_forest, "mean": training_mean}
 
 
 def load_features(kind, compositions_path, features_path):
@@ -76,16 +59,10 @@ def fit_baseline(table, features, build, threads, say, size=None):
 if __name__ == "__main__":
     with job(snakemake) as say:
         p = snakemake.params
-        if p.estimator not in ESTIMATORS:
-            raise DataError(f"estimator {p.estimator!r} is not in ESTIMATORS of fit_baseline.py ({', '.join(ESTIMATORS)})")
-        taken = list(signature(ESTIMATORS[p.estimator]).parameters)[1:]
-        for name in p.arguments:
-            if name not in taken:
-                raise DataError(f"{p.estimator} takes no argument {name!r} (it takes: {', '.join(taken) or 'none'}); remove it")
         table = read_csv(snakemake.input.table, dtype={"id": str, "formula": str})
         features = load_features(p.features, snakemake.input.compositions, snakemake.input.get("features"))
         seed = int(snakemake.wildcards.seed)
-        build = partial(ESTIMATORS[p.estimator], seed, **p.arguments)
+        build = partial(getattr(estimators, p.estimator), seed, **p.arguments)
         predictions = fit_baseline(table, features, build, snakemake.threads, say, p.size)
         predictions.insert(2, "seed", seed)
         write_csv(predictions, snakemake.output.predictions)

@@ -157,7 +157,7 @@ if __name__ == "__main__":
     with job(snakemake) as say:
         p, files, out = snakemake.params, snakemake.input, snakemake.output
         folder = Path(out.weights).parent
-        with claim_device(p.device, say) as device:
+        with claim_device(snakemake.config["device"], say) as device:
             state = say.enter(kept_state(snakemake, folder, device, say))
             encoder, history = pretrain(
                 files.examples,

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from matpretrain.files import atomic_path, read_csv, write_csv
+from matpretrain.files import read_csv, write_csv, write_text
 from matpretrain.jobs import job
 from matpretrain.statistics import ensemble, fold_scores, summarise
+from matpretrain.tables import markdown_table
 
 COLUMNS = [
     "dataset", "model", "mae_mean", "mae_std", "n_folds", "n_seeds", "paper_mean", "paper_std", "suspect",
@@ -111,9 +112,7 @@ def markdown(table, published, labels, units):
     scale = table.groupby("dataset")[["mae_mean", "paper_mean"]].max().max(axis=1)
     cells = {heading: [text(d, scale[d]) for d in datasets] for heading, text in columns}
     cells = {heading: column for heading, column in cells.items() if any(column)}
-    lines = ["| dataset | unit | " + " | ".join(cells) + " |", "|---" * (len(cells) + 2) + "|"]
-    for dataset, *row in zip(datasets, *cells.values(), strict=True):
-        lines.append(f"| {labels.get(dataset, dataset)} | {units[dataset]} | " + " | ".join(row) + " |")
+    rows = [[labels.get(d, d), units[d], *row] for d, *row in zip(datasets, *cells.values(), strict=True)]
     notes = ["MAE, mean ± population standard deviation over the outer folds (test parts)."]
     together = table[table["model"].str.endswith("-ensemble") & table["mae_mean"].notna()]
     if len(together):
@@ -123,7 +122,7 @@ def markdown(table, published, labels, units):
         )
     shown = table[table["model"].isin(set(ours) & set(in_paper)) & table["suspect"].fillna("").astype(bool)]
     notes += [f"(!) {labels.get(r.dataset, r.dataset)}, {label(r.model)}: {r.suspect}." for r in shown.itertuples()]
-    return "\n".join(lines) + "\n\n" + "\n".join(f"* {n}" for n in notes) + "\n"
+    return markdown_table(["dataset", "unit", *cells], rows, notes)
 
 
 if __name__ == "__main__":
@@ -134,5 +133,4 @@ if __name__ == "__main__":
             paper = pd.concat([paper, read_csv(snakemake.input.dummy).query("model == 'dummy'")], ignore_index=True)
         table = tabulate(our_rows(snakemake.input.predictions, provenance(snakemake.input.provenance)), paper)
         write_csv(table, snakemake.output.csv)
-        with atomic_path(snakemake.output.md) as temporary:
-            temporary.write_text(markdown(table, read_csv(snakemake.input.published), p.labels, p.units))
+        write_text(markdown(table, read_csv(snakemake.input.published), p.labels, p.units), snakemake.output.md)

@@ -4,20 +4,20 @@ from pathlib import Path
 
 import pandas as pd
 
-from matpretrain.files import atomic_path, read_csv, write_csv
+from matpretrain.files import read_csv, write_csv, write_text
 from matpretrain.jobs import job
+from matpretrain.tables import markdown_table
 
 
 def markdown(table, labels, units):
     """MAE for readers: one row per dataset and strategy, one column per epoch."""
     wide = table.pivot_table(index=["dataset", "pretraining"], columns="epoch", values="mae_mean", sort=False)
-    lines = ["| dataset | unit | pretraining | " + " | ".join(f"epoch {e}" for e in wide) + " |"]
-    lines.append("|---" * (wide.shape[1] + 3) + "|")
-    for (dataset, pretraining), row in wide.iterrows():
-        cells = " | ".join("" if pd.isna(v) else f"{v:.4g}" for v in row)
-        lines.append(f"| {labels.get(dataset, dataset)} | {units[dataset]} | {pretraining} | {cells} |")
+    rows = [
+        [labels.get(dataset, dataset), units[dataset], pretraining, *("" if pd.isna(v) else f"{v:.4g}" for v in row)]
+        for (dataset, pretraining), row in wide.iterrows()
+    ]
     note = "MAE of a ridge regression on the frozen encoder, mean over the outer folds; epoch 0 is the untrained encoder."
-    return "\n".join(lines) + f"\n\n* {note}\n"
+    return markdown_table(["dataset", "unit", "pretraining", *(f"epoch {e}" for e in wide)], rows, [note])
 
 
 if __name__ == "__main__":
@@ -30,5 +30,4 @@ if __name__ == "__main__":
             parts.append(part)
         table = pd.concat(parts)
         write_csv(table, snakemake.output.csv)
-        with atomic_path(snakemake.output.md) as temporary:
-            temporary.write_text(markdown(table, snakemake.params.labels, snakemake.params.units))
+        write_text(markdown(table, snakemake.params.labels, snakemake.params.units), snakemake.output.md)

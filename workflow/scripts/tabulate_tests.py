@@ -2,11 +2,11 @@
 
 import pandas as pd
 
-from matpretrain.files import atomic_path, read_csv, write_csv
+from matpretrain.files import read_csv, write_csv, write_text
 from matpretrain.jobs import job
-from matpretrain.statistics import COMPARED, compare, holm
+from matpretrain.statistics import COMPARED, compare, with_holm
+from matpretrain.tables import markdown_table
 
-TESTS = ("p", "p_corrected", "p_wilcoxon")
 PAPER = ("paper_t", "paper_p", "suspect")
 
 
@@ -27,25 +27,20 @@ def tabulate(scores, pretrained, paper):
                 rows.append({"dataset": dataset, "model": model, "scratch": scratch, **tests})
     table = pd.DataFrame(rows, columns=["dataset", "model", "scratch", *COMPARED])
     table = table.rename(columns={"mae_a": "mae", "mae_b": "mae_scratch"})
-    for p in TESTS:
-        table[f"{p}_holm"] = holm(table[p])
-    return table.merge(paper, on=["dataset", "model"], how="left")
+    return with_holm(table).merge(paper, on=["dataset", "model"], how="left")
 
 
 def markdown(table, labels):
     """The table for readers."""
-    lines = [
-        "| dataset | model | change of MAE | t | p | p corrected | p corrected, Holm | t, paper | p, paper |",
-        "|---" * 9 + "|",
-    ]
+    headings = ["dataset", "model", "change of MAE", "t", "p", "p corrected", "p corrected, Holm", "t, paper", "p, paper"]
+    rows = []
     for row in table.itertuples():
         paper = [f"{v:.3g}" if pd.notna(v) else "" for v in (row.paper_t, row.paper_p)]
         if isinstance(row.suspect, str):
             paper[0] += " (!)"
-        lines.append(
-            f"| {labels.get(row.dataset, row.dataset)} | {labels[row.model]} | {row.difference / row.mae_scratch:+.1%} "
-            f"| {row.t:.2f} | {row.p:.3f} | {row.p_corrected:.3f} | {row.p_corrected_holm:.3f} | {paper[0]} | {paper[1]} |"
-        )
+        tests = [f"{row.t:.2f}", *(f"{p:.3f}" for p in (row.p, row.p_corrected, row.p_corrected_holm))]
+        change = f"{row.difference / row.mae_scratch:+.1%}"
+        rows.append([labels.get(row.dataset, row.dataset), labels[row.model], change, *tests, *paper])
     notes = [
         "Paired t tests over the outer folds against the network without pretraining; negative: pretraining helps.",
         "Corrected: Nadeau and Bengio's test for overlapping training sets. Holm: adjusted over all rows.",
@@ -55,7 +50,7 @@ def markdown(table, labels):
         for r in table.itertuples()
         if isinstance(r.suspect, str)
     ]
-    return "\n".join(lines) + "\n\n" + "\n".join(f"* {n}" for n in notes) + "\n"
+    return markdown_table(headings, rows, notes)
 
 
 if __name__ == "__main__":
@@ -63,5 +58,4 @@ if __name__ == "__main__":
         paper = read_csv(snakemake.input.paper)[["dataset", "model", *PAPER]]
         table = tabulate(read_csv(snakemake.input.scores), snakemake.params.pretrained, paper)
         write_csv(table, snakemake.output.csv)
-        with atomic_path(snakemake.output.md) as temporary:
-            temporary.write_text(markdown(table, snakemake.params.labels))
+        write_text(markdown(table, snakemake.params.labels), snakemake.output.md)

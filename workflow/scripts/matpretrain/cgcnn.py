@@ -186,17 +186,12 @@ def embed(model, crystals, device="cpu", report=lambda n: None):
     `report` is called with the number of structures done after every batch.
     """
     limit = BATCH_ATOMS[torch.device(device).type]
-    offset, count = crystals.offset, np.diff(crystals.offset)
-    dtype = model.conv_to_fc.weight.dtype
+    inputs, offset = CrystalInputs(crystals, device), crystals.offset
+    inputs.distance = inputs.distance.to(model.conv_to_fc.weight.dtype)
     parts, start = [], 0
     while start < len(crystals):
         stop = max(start + 1, int(np.searchsorted(offset, offset[start] + limit, "right")) - 1)
-        atoms = slice(offset[start], offset[stop])
-        first = np.repeat(offset[start:stop] - offset[start], count[start:stop])
-        number, neighbour = crystals.number[atoms].astype(np.int64), crystals.neighbour[atoms] + first[:, None]
-        distance = torch.as_tensor(crystals.distance[atoms], dtype=dtype)
-        batch = (torch.as_tensor(number), torch.as_tensor(neighbour), distance, torch.as_tensor(count[start:stop]))
-        parts.append(model(Batch(*(x.to(device) for x in batch))).cpu())
+        parts.append(model(inputs[torch.arange(start, stop, device=device)]).cpu())
         report(start := stop)
     return torch.cat(parts).numpy()
 

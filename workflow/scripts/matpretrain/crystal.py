@@ -51,6 +51,9 @@ class Crystals:
         return dict(vars(self))
 
 
+FLAT = 1e-9  # square of the volume of a cell with edges of 1 below which it is none
+
+
 def lattice_matrix(parameters):
     """[3, 3] lattice vectors as rows, a along x and b in the xy plane, from a, b, c (angstrom), alpha, beta, gamma (degrees).
 
@@ -62,16 +65,12 @@ def lattice_matrix(parameters):
         raise ValueError("lattice is not a list of six numbers")
     if not np.isfinite(parameters).all():
         raise ValueError("lattice holds a number that is not finite")
-    a, b, c = parameters[:3]
-    cos = np.cos(np.radians(parameters[3:]))
-    sin_gamma = np.sqrt(1 - cos[2] ** 2)
-    if min(a, b, c) <= 0 or sin_gamma < 1e-6:
+    from pymatgen.core import Lattice
+
+    lengths, cos = parameters[:3], np.cos(np.radians(parameters[3:]))
+    if lengths.min() <= 0 or 1 + 2 * cos.prod() - (cos**2).sum() < FLAT:
         raise ValueError(f"no cell has the lattice {parameters.tolist()}")
-    y = (cos[0] - cos[1] * cos[2]) / sin_gamma
-    square = 1 - cos[1] ** 2 - y**2
-    if square < 1e-9:
-        raise ValueError(f"no cell has the lattice {parameters.tolist()}")
-    return np.array([[a, 0, 0], [b * cos[2], b * sin_gamma, 0], [c * cos[1], c * y, c * np.sqrt(square)]])
+    return np.array(Lattice.from_parameters(*parameters, vesta=True).matrix)
 
 
 def read_structures(path):

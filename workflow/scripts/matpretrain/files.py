@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import platform
 import re
 import shutil
 from contextlib import contextmanager, suppress
@@ -52,7 +53,7 @@ def atomic_path(path, size=0):
         DataError: the folder or the file cannot be written to, or the disk is full.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{''.join(path.suffixes)}")
+    temporary = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.tmp{''.join(path.suffixes)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(path)
@@ -80,8 +81,8 @@ def atomic_path(path, size=0):
 
 
 def _remove_abandoned(path):
-    """Remove the temporaries of `path` whose processes are dead."""
-    pattern = re.compile(rf"\.{re.escape(path.name)}\.(\d+)\.tmp")
+    """Remove the temporaries of `path` whose processes are dead: of this machine, others may share the folder."""
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.{re.escape(platform.node())}\.(\d+)\.tmp")
     for entry in os.scandir(path.parent):
         found = pattern.match(entry.name)
         if found and not _alive(int(found[1])):
@@ -100,9 +101,15 @@ def _alive(pid):
 
 
 def write_csv(table, path):
-    """Write a data frame as CSV, atomically; floats keep all digits."""
+    """Write a data frame as CSV, atomically; `read_csv` reads the same floats."""
     with atomic_path(path) as temporary:
         table.to_csv(temporary, index=False)
+
+
+def write_text(text, path):
+    """Write a text file, atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text)
 
 
 def copy_file(source, path):
@@ -115,7 +122,7 @@ def read_csv(path, **options):
     """Read a CSV of this workflow. "NaN" is a formula; only empty cells are missing; datasets and models may be called 2024."""
     dtype = options.pop("dtype", {})
     dtype = dict.fromkeys(("dataset", "model"), str) | dtype if isinstance(dtype, dict) else dtype
-    return pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=dtype, **options)
+    return pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=dtype, float_precision="round_trip", **options)
 
 
 def sha256(path):

@@ -24,7 +24,7 @@ from matpretrain.weights import save_weights
 WEIGHTS, RECORD = "weights.safetensors", "model.json"
 VECTORS = "element_vectors"
 TRAIN = ("train.number", "train.amount", "train.offset")
-SAME = ("encoder", "n_outputs", "loss", "dataset", "unit")  # keys in which all seeds agree
+SAME = ("encoder", "n_outputs", "loss", "dataset")  # keys in which all seeds agree
 TRAINED = ("recipe", "arguments", "size", "inner_fraction")  # and, where a record has them: how they were trained
 SPECTRAL = ("energy", "resolution")  # those that networks of spectra have in addition
 
@@ -163,7 +163,7 @@ def _load_seed(folder):
             Member(int(record["seed"]), int(fold["fold"]), float(fold["mean"]), float(fold["std"]), networks[fold["fold"]])
             for fold in record["folds"]
         ]
-        missing = [key for key in SAME if key not in record]
+        missing = [key for key in (*SAME, "unit") if key not in record]
         if missing:
             raise KeyError(missing[0])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:

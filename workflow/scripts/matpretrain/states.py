@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 from matpretrain.files import DataError, atomic_path, sha256
 from matpretrain.provenance import write_json
 
+STATES = "[!.]*.pt"  # without the temporaries of a process that was killed
 MINUTES = "MATPRETRAIN_CHECKPOINT_MINUTES"  # set from the configuration (configuration.set_environment)
 POLL = 0.5  # seconds between two tries to lock
 LOCK, RUNS = "lock", "runs.json"
@@ -60,7 +61,7 @@ def kept_state(snakemake, folder, device, say):
     state = home / state_key(snakemake, device)
     lock = _locked(home, say)
     try:
-        if any(state.rglob("*.pt")):
+        if any(state.rglob(STATES)):
             say(f"goes on from {state}")
         say.note(earlier_seconds=_begin(state))
         yield state
@@ -68,7 +69,7 @@ def kept_state(snakemake, folder, device, say):
             if old.is_dir():
                 shutil.rmtree(old)
     finally:
-        if state.is_dir() and not any(state.rglob("*.pt")):
+        if state.is_dir() and not any(state.rglob(STATES)):
             shutil.rmtree(state)
         with suppress(OSError):
             if not any(path.is_dir() for path in home.iterdir()):
@@ -82,7 +83,7 @@ def _begin(state):
     earlier = 0.0
     with suppress(OSError, ValueError, LookupError, TypeError):
         last = json.loads((state / RUNS).read_text())
-        left = max((path.stat().st_mtime for path in state.rglob("*.pt")), default=0.0)
+        left = max((path.stat().st_mtime for path in state.rglob(STATES)), default=0.0)
         earlier = last["earlier_seconds"] + max(0.0, left - last["began"])
     write_json({"earlier_seconds": earlier, "began": time.time()}, state / RUNS)
     return earlier

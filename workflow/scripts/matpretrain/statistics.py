@@ -141,6 +141,12 @@ def holm(p_values):
     return adjusted
 
 
+def with_holm(table):
+    """A table with the p values TESTS and, as further columns *_holm, these adjusted over all of its rows, each by itself."""
+    return table.assign(**{f"{p}_holm": holm(table[p]) for p in TESTS})
+
+
+TESTS = ("p", "p_corrected", "p_wilcoxon")
 COMPARED = ("mae_a", "mae_b", "difference", "n_folds", "t", "p", "t_corrected", "p_corrected", "p_wilcoxon")
 
 
@@ -240,13 +246,11 @@ def compare_nested(scores, model, against):
 
 
 def sign_flip(values):
-    """p of the mean of values [n] under changes of their signs, two-sided, over all 2^n of them (n up to 20); NaN for none.
+    """p of the mean of values [n] under changes of their signs, two-sided, over all 2^n of them; NaN for none.
 
     With n values it cannot go below 2 / 2^n.
     """
     values = np.asarray(values, float)
-    if not 0 < len(values) <= 20:
-        return np.nan
-    signs = 1 - 2 * ((np.arange(2 ** len(values))[:, None] >> np.arange(len(values))) & 1)
-    sums = np.abs(signs @ values)
-    return float((sums >= abs(values.sum()) * (1 - 1e-9)).mean())
+    if len(values) < 2:
+        return 1.0 if len(values) else np.nan
+    return stats.permutation_test((values,), np.mean, permutation_type="samples", n_resamples=np.inf).pvalue

@@ -292,12 +292,12 @@ def split(rows, batch, cost=None):
     """Batches of int64 rows [n] in their order: of `batch` rows each, or of the same summed cost.
 
     With a cost [n] a batch ends where the sum reaches `batch` times the mean, so there are as many batches as without
-    (or fewer, where one row costs more than that) and a batch costs at most one row more.
+    (or fewer, where one row costs more than that) and a batch costs at most one row more. Rows that cost nothing go with others.
     """
-    if cost is None:
+    if cost is None or not cost.sum():
         return rows.split(batch)
     before = cost.cumsum(0) - cost
-    group = before * len(rows) // (batch * cost.sum())
+    group = (before * len(rows) // (batch * cost.sum())).clamp(max=-(-len(rows) // batch) - 1)
     return rows.split(torch.unique_consecutive(group, return_counts=True)[1].tolist())
 
 

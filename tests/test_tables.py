@@ -1,0 +1,132 @@
+"""Tables and figures for readers, on numbers whose result is known."""
+
+import json
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import tabulate_huang2024
+from compare_models import compare_models
+
+from matpretrain import plots, plots_finder, statistics
+
+LABELS = {"a": "Alloys", "b": "Borides", "roost": "Roost", "rf": "RF", "crabnet": "CrabNet"}
+PAPER = pd.DataFrame(
+    [("a", "roost", 6.5, 0.5, None), ("a", "rf", 9.0, np.nan, "the mean is another table's"), ("a", "crabnet", 5.0, 1.0, None),
+     ("b", "rf", 300.0, 10.0, None), ("c", "roost", 1.0, 0.1, None), ("a", "atomsets", np.nan, np.nan, None)],
+    columns=["dataset", "model", "paper_mean", "paper_std", "suspect"],
+).assign(unit="eV")  # fmt: skip
+
+
+@pytest.fixture
+def ours(tmp_path):
+    """Our rows of two datasets: the network has two seeds whose errors of opposite signs cancel in their ensemble."""
+    paths, made = [], []
+    for dataset, model, errors in (("a", "roost", (6.0, -6.0)), ("a", "rf", (9.5,)), ("b", "rf", (250.0,))):
+        folder = tmp_path / "finetune" / dataset / model
+        parts = [
+            pd.DataFrame({"id": [f"{k}-{i}" for i in range(4)], "fold": k, "part": part, "target": 1.0, "seed": seed,
+                          "prediction": 1.0 + error * (1 + k) / 1.5, "aleatoric_std": np.nan})
+            for seed, error in enumerate(errors) for k in (0, 1) for part in ("test", "validation")
+        ]  # fmt: skip
+        folder.mkdir(parents=True)
+        pd.concat(parts).to_csv(folder / "predictions.csv", index=False)
+        paths.append(folder / "predictions.csv")
+        for seed in range(len(errors)):
+            record = {"device": "EPYC", "wall_seconds": 10.04 + seed, "code_version": "abc"}
+            made.append(folder / f"seed{seed}" / "provenance.json")
+            made[-1].parent.mkdir()
+            made[-1].write_text(json.dumps(record))
+    return tabulate_huang2024.our_rows(paths, tabulate_huang2024.provenance(made))
+
+
+def test_our_rows_are_means_over_seeds_and_ensembles(ours):
+    rows = ours.set_index(["dataset", "model"])
+    assert list(rows.index) == [("a", "roost"), ("a", "roost-ensemble"), ("a", "rf"), ("b", "rf")]
+    assert rows["mae_mean"].tolist() == pytest.approx([6, 0, 9.5, 250]) and rows["n_seeds"].tolist() == [2, 2, 1, 1]
+    assert rows["mae_std"].tolist() == pytest.approx([2, 0, 9.5 / 3, 250 / 3])
+    assert rows["wall_seconds"].tolist() == [21.1, 21.1, 10.0, 10.0] and set(rows["device"]) == {"EPYC"}
+
+
+def test_the_paper_stands_beside_our_rows(ours):
+    table = tabulate_huang2024.tabulate(ours, PAPER)
+    models = table.groupby("dataset", sort=False)["model"].apply(list).to_dict()
+    assert models == {"a": ["roost", "roost-ensemble", "rf", "crabnet"], "b": ["rf"]}, "of datasets and numbers that are there"
+    published = pd.DataFrame(
+        [("a", "dummy", 20.0, 2.0), ("b", "CrabNet", 123.0, 4.56), ("a", "other", 1.0, 1.0)],
+        columns=["dataset", "submission", "mean", "std_population"],
+    )
+    text = tabulate_huang2024.markdown(table, published, LABELS, {"a": "eV", "b": "MPa"})
+    head, _, alloys, borides, _, *notes = text.splitlines()
+    assert head == (
+        "| dataset | unit | Roost, ours | Roost, paper | Roost ensemble, ours | RF, ours | RF, paper "
+        "| Matbench dummy, published | CrabNet, published |"
+    )
+    assert alloys == (
+        "| Alloys | eV | 6.0000 ± 2.0000 | 6.5000 ± 0.5000 | 0.0000 ± 0.0000 | 9.5000 ± 3.1667 | 9.0000 (!) | 20.0000 ± 2.0000 |  |"
+    )
+    assert borides == "| Borides | MPa |  |  |  | 250.0 ± 83.3 | 300.0 ± 10.0 |  | 123.0 ± 4.6 |"
+    assert notes[1].endswith("(seeds: Alloys 2).") and notes[2] == "* (!) Alloys, RF: the mean is another table's."
+
+
+def test_every_pair_is_tested_and_adjusted_over_the_whole_table():
+    draw = np.random.default_rng(0)
+    scores = pd.DataFrame(
+        [(d, m, k, 2 + 0.3 * i + draw.normal(scale=0.2)) for d in "ab" for i, m in enumerate("xyz") for k in range(5)],
+        columns=["dataset", "model", "fold", "mae"],
+    ).assign(part="test", seed=0, n=20, train_rows=80)
+    table = compare_models(scores, list("xyz"))
+    assert [*table["model_a"] + table["model_b"]] == ["xy", "xz", "yz"] * 2
+    for p in ("p", "p_corrected", "p_wilcoxon"):
+        assert table[f"{p}_holm"].tolist() == pytest.approx(statistics.holm(table[p]))
+        assert table[f"{p}_holm"].min() == pytest.approx(6 * table[p].min())
+
+
+def lines_of(axes):
+    return {line.get_label(): np.asarray(line.get_ydata(), float).tolist() for line in axes.lines}
+
+
+def test_the_figure_of_a_pretraining_holds_its_history():
+    history = pd.DataFrame({"epoch": [1, 2], "loss": [3.0, 1.0], "validation_loss": [4.0, 2.0]})
+    history = history.assign(denoising_mae=[0.9, 0.8], denoising_training_mae=[0.7, 0.6], gradient_norm=[5.0, 4.0])
+    panels = plots.pretraining(history, ["denoising"], "CDSSL").axes
+    assert [lines_of(axes) for axes in panels] == [
+        {"training": [3, 1], "validation": [4, 2]},
+        {"training": [0.7, 0.6], "validation": [0.9, 0.8]},
+        {"training": [5, 4]},
+    ]
+    plt.close("all")
+
+
+def test_the_figure_of_the_search_holds_candidates_and_spectra():
+    candidates = pd.DataFrame({"formula": ["TiN", "Au"], "crossover": [2.0, 3.0], "measured_crossover": [2.5, 3.5]})
+    candidates = candidates.assign(loss=[0.5, 1.0], measured_loss=[0.7, 0.9])
+    energy = np.array([1.0, 2.0, 3.0])
+    spectra = np.array([-1 + 1j, 0 + 2j, 1 + 3j]), np.array([-2 + 1j, np.nan, 2 + 1j])
+    figure = plots_finder.near_zero(candidates, energy, [("TiN", 2.0, 2.5, *spectra)], 2.0, "search")
+    left, _, spectrum, empty = figure.axes[:4]
+    predicted, measured = (found.get_offsets() for found in left.collections)
+    assert predicted.tolist() == [[2, 0.5], [3, 1]] and measured.tolist() == [[2.5, 0.7], [3.5, 0.9]]
+    drawn = lines_of(spectrum)
+    assert drawn["Re ε, predicted"] == [-1, 0, 1] and drawn["Im ε, predicted"] == [1, 2, 3]
+    assert drawn["Re ε, measured"][::2] == [-2, 2] and np.isnan(drawn["Re ε, measured"][1]) and not empty.axison
+    crossings = {line.get_label(): line.get_xdata()[0] for line in spectrum.lines if "crossover" in line.get_label()}
+    assert crossings == {"predicted crossover": 2.0, "measured crossover": 2.5}
+    plt.close("all")
+
+
+def test_the_figure_of_two_modes_holds_maps_and_correlations():
+    maps = {"without": np.array([[0.0, 1.0], [2.0, 3.0]]), "with": np.array([[4.0, 5.0], [6.0, 7.0]])}
+    pairs = [(i, j, 0.1 * i + 0.5 * j) for i in (1, 2) for j in (1, 2)]
+    history = pd.DataFrame({"epoch": [1, 2], "loss": [2.0, 1.0], "mae": [4.0, 3.0], "fold": 0, "seed": 0})
+    figure = plots_finder.modes(
+        dict.fromkeys(maps, history), maps, np.array([0.0, 1.0]),
+        pd.DataFrame(pairs, columns=["component_a", "component_b", "r"]), "gap (eV)", "eV", "Gaps",
+    )  # fmt: skip
+    left, right, table = figure.axes[2:5]
+    assert [axes.collections[0].get_offsets().tolist() for axes in (left, right)] == [
+        points.tolist() for points in maps.values()
+    ]
+    assert [text.get_text() for text in table.texts] == ["0.60", "1.10", "0.70", "1.20"]
+    plt.close("all")

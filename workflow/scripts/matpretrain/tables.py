@@ -1,0 +1,9 @@
+"""Tables for readers."""
+
+
+def markdown_table(headings, rows, notes=()):
+    """Markdown of a table, rows of texts or numbers, and of notes below it."""
+    lines = [" | ".join(map(str, row)) for row in (headings, *rows)]
+    lines = [f"| {line} |" for line in lines]
+    lines.insert(1, "|---" * len(headings) + "|")
+    return "\n".join(lines) + "\n" + "".join(["\n", *(f"* {note}\n" for note in notes)] if notes else [])
