@@ -16,10 +16,11 @@ from matpretrain.cohort import Cohort, clip_gradients, level
 from matpretrain.composition import matscholar_vectors, parse_formulas
 from matpretrain.plots import learning_curves
 from matpretrain.processes import Stopped
+from matpretrain.run import Diverged
 from matpretrain.selection import overtrained
 from matpretrain.sources import read_embedded
 from matpretrain.splits import outer_folds
-from matpretrain.training import Diverged, fit, fit_cohort
+from matpretrain.training import fit, fit_cohort
 
 ROWS = [torch.arange(64), torch.arange(20, 84), torch.arange(3, 66)]  # of the last one the last step has a row less
 VALIDATION = torch.arange(84, 96)

@@ -8,8 +8,9 @@ import pytest
 import torch
 from small_problem import RECIPE, Line, recipe
 
-from matpretrain import objectives, training
+from matpretrain import objectives
 from matpretrain.recipe import multiplies_bfloat16
+from matpretrain.run import split
 from matpretrain.selection import overtrained
 from matpretrain.supervised import crowded
 from matpretrain.training import fit, predict
@@ -182,15 +183,15 @@ def test_batches_of_equal_cost():
     rows = torch.randperm(1000, generator=torch.Generator().manual_seed(0))
     cost = torch.randint(1, 200, (1000,), generator=torch.Generator().manual_seed(1))
     cost[7] = 5000
-    batches = training.split(rows, 32, cost[rows])
+    batches = split(rows, 32, cost[rows])
     assert torch.equal(torch.cat(batches), rows)
     limit = 32 * cost.float().mean()
     costs = torch.tensor([cost[part].sum() for part in batches])
     assert (costs - torch.stack([cost[part].max() for part in batches]) < limit).all()
     assert len(batches) <= math.ceil(1000 / 32) and max(map(len, batches)) < 64
     for cost in (3, 0):
-        same = training.split(rows, 32, torch.full((1000,), cost))
-        assert all(torch.equal(a, b) for a, b in zip(same, training.split(rows, 32), strict=True))
+        same = split(rows, 32, torch.full((1000,), cost))
+        assert all(torch.equal(a, b) for a, b in zip(same, split(rows, 32), strict=True))
 
 
 def test_the_loss_of_an_epoch_is_a_mean_over_rows_or_what_they_weigh(problem):
@@ -211,7 +212,7 @@ def test_the_loss_of_an_epoch_is_a_mean_over_rows_or_what_they_weigh(problem):
 
 def test_rows_that_cost_nothing_add_no_batch():
     for cost, lengths in (([1, 1, 1, 0], [2, 2]), ([0, 1, 1, 0], [2, 2]), ([2, 0, 0, 0], [1, 3])):
-        assert [len(part) for part in training.split(torch.arange(4), 2, torch.tensor(cost))] == lengths
+        assert [len(part) for part in split(torch.arange(4), 2, torch.tensor(cost))] == lengths
 
 
 def rounding():

@@ -24,11 +24,12 @@ from matpretrain.objectives import SUPERVISED
 from matpretrain.processes import Stopped, side_by_side
 from matpretrain.provenance import stacks
 from matpretrain.recipe import Recipe
+from matpretrain.run import Diverged
 from matpretrain.selection import overtrained
 from matpretrain.splits import fold_numbers
 from matpretrain.states import check_history, kept_state, load_state, save_state
 from matpretrain.supervised import Spectra, Training, crowded
-from matpretrain.training import Diverged, fit_cohort, predict_members
+from matpretrain.training import fit_cohort, predict_members
 from matpretrain.weights import load_weights
 
 PROGRESS = 10  # progress lines per fold
