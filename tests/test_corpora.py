@@ -127,6 +127,20 @@ def test_the_weights_kept_of_an_epoch_are_those_that_were_evaluated(tmp_path):
     assert any(not torch.equal(kept[1][name], kept[2][name]) for name in kept[1])
 
 
+def test_validation_losses_of_all_epochs_have_the_same_masks(tmp_path):
+    """A network that stands still has one validation loss, though every step of its training draws masks of its own."""
+    np.savez(tmp_path / "compositions.npz", **parsed(*(f"Fe{a}Ni{b}Co" for a in range(1, 5) for b in range(1, 9))).arrays())
+    np.save(tmp_path / "elements.npy", np.nan_to_num(matscholar_vectors()))
+    still = recipe(epochs=3, batch_size=8, learning_rate=1e-12, schedule="constant", select="last")
+    _, history = pretrain.pretrain(
+        tmp_path / "compositions.npz", tmp_path / "elements.npy", {}, "roost", {}, {"barlow_twins": {}}, still, 0.5, 0, "cpu",
+        tmp_path, lambda text: None,
+    )  # fmt: skip
+    losses = [row["validation_loss"] for row in history]
+    assert losses == pytest.approx([losses[0]] * 3, rel=1e-5)
+    assert np.ptp([row["loss"] for row in history]) > 5e-5 * losses[0]
+
+
 def test_progress_lines_carry_a_bar_and_the_rate(monkeypatch):
     clock = iter(np.arange(0, 1e4, 20.0))
     monkeypatch.setattr(pretrain.time, "perf_counter", lambda: next(clock))

@@ -159,6 +159,15 @@ def test_excluded_models_are_left_out(checkout):
     benchmark = {"datasets": ["mine"], "models": ["rf-untrained"], "probes": []}
     planned = checkout.planned(*write_config(checkout.folder, benchmark=benchmark))
     assert planned.count("tabulate_huang2024") == 1 and "plot_mae" not in planned  # table 3 alone
+    table2 = checkout.snakemake("--configfile", "my.yaml", "-n", "--", "results/tables/huang2024_table2.csv")
+    assert table2.returncode == 1 and "MissingRuleException" in table2.text
+
+
+def test_a_snapshot_is_made_of_tables_and_figures(checkout):
+    write_csv_of_60(checkout.folder)
+    benchmark = {"datasets": ["mine"], "models": ["rf-onehot", "dummy"], "probes": []}
+    planned = checkout.planned(*write_config(checkout.folder, benchmark=benchmark), "--", "reproduction")
+    assert {"snapshot_reproduction", "tabulate_huang2024", "plot_mae"} <= set(planned)
 
 
 def test_matbench_tasks_from_a_mirror_are_recorded_for_the_leaderboard(mirror, checkout):
