@@ -195,13 +195,13 @@ def test_a_comment_reruns_nothing_and_a_formula_what_uses_it(finished):
 
 
 def test_scripts_are_tracked_like_modules(finished):
-    edit_module(finished, "fit_baseline.py", "    return RandomForest", "    # many\n    return RandomForest")
+    edit_module(finished, "matpretrain/estimators.py", "    return RandomForest", "    # many\n    return RandomForest")
     edit_module(finished, "matpretrain/jobs.py", "error: {error}", "error was: {error}")
     assert finished.planned(*finished.arguments) == []
-    edit_module(finished, "fit_baseline.py", "trees=500", "trees=400")
+    edit_module(finished, "matpretrain/estimators.py", "trees=500", "trees=400")
     planned = finished.planned(*finished.arguments)
     assert planned.count("fit_baseline") == 4 and "finetune" not in planned
-    edit_module(finished, "fit_baseline.py", "trees=400", "trees=500")
+    edit_module(finished, "matpretrain/estimators.py", "trees=400", "trees=500")
     edit_module(finished, "matpretrain/jobs.py", "error was: {error}", "error: {error}")
 
 
