@@ -293,6 +293,7 @@ if __name__ == "__main__":
         if p.recipe["select"] == "last" and (advice := overtrained(history)):
             say(advice)
         write_csv(history, out.history)
+        unit = snakemake.config["datasets"][snakemake.wildcards.dataset]["unit"]  # no parameter: another word trains nothing
         save_members(
             kept,
             training.arguments,
@@ -307,9 +308,7 @@ if __name__ == "__main__":
                 "inner_fraction": p.inner_fraction,
                 "model": snakemake.wildcards.model,
                 "seed": seed,
-                "unit": snakemake.config["datasets"][snakemake.wildcards.dataset][
-                    "unit"
-                ],  # no parameter: another word for it trains nothing
+                "unit": unit,
                 "code_version": p.code,
                 **({} if training.spectra is None else training.spectra.record()),
             },
