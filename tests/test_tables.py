@@ -83,6 +83,16 @@ def test_every_pair_is_tested_and_adjusted_over_the_whole_table():
         assert table[f"{p}_holm"].min() == pytest.approx(6 * table[p].min())
 
 
+@pytest.mark.parametrize(
+    ("words", "drawn"), [("$E_g$", True), (r"$\si{eV}$", False), ("10 $ per kg, 5 $", True), ("a_b^c", True)]
+)
+def test_words_that_are_no_formula_are_drawn_as_they_are(tmp_path, words, drawn):
+    figure, axes = plt.subplots()
+    axes.set_xlabel(words)
+    plots.save(figure, tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").exists() and axes.xaxis.label.get_parse_math() == drawn
+
+
 def lines_of(axes):
     return {line.get_label(): np.asarray(line.get_ydata(), float).tolist() for line in axes.lines}
 

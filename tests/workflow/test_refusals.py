@@ -77,6 +77,7 @@ def test_a_job_that_failed_is_tried_again_although_the_earlier_result_stands(che
     [
         ("A key that does not exist", {"recipe": {"epoch": 3}}, ["recipe", "'epoch'"]),
         ("A word instead of a number", {"recipe": {"epochs": "many"}}, ["recipe.epochs", "'many'", "integer"]),
+        ("A whole number with a decimal point", {"recipe": {"epochs": 1.0}}, ["recipe.epochs", "1.0", "integer"]),
         ("A key in the wrong place", {"learning_rate": 1}, ["(top level)", "'learning_rate'"]),
         ("A model that is not registered", {"benchmark": {"models": ["rost"]}}, ["benchmark.models", "'rost'", "roost"]),
         (

@@ -15,6 +15,10 @@ SOURCES = {
     "models": ("encoder (a network)", "estimator with features"),
     "datasets": ("matbench", "matminer", "csv", "embedded", "by_hand"),
 }  # registry: the keys of which an entry has exactly one
+VALIDATOR = jsonschema.validators.extend(  # 3.0, to which Python objects where it counts, is no integer here
+    jsonschema.Draft202012Validator,
+    type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int),
+)
 
 
 def check(config, folder):
@@ -49,7 +53,7 @@ def set_environment(config):
 
 def _check_schema(config, path):
     """Unknown keys, wrong types, missing keys."""
-    validator = jsonschema.Draft202012Validator(yaml.safe_load(path.read_text()))
+    validator = VALIDATOR(yaml.safe_load(path.read_text()))
     error = jsonschema.exceptions.best_match(validator.iter_errors(config))
     if not error:
         return

@@ -8,6 +8,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
+from matplotlib.mathtext import MathTextParser
 
 from matpretrain.statistics import power_law
 
@@ -27,6 +28,11 @@ def save(figure, path):
     """Write a figure as PNG or SVG (by suffix), atomically, without a time stamp."""
     from matpretrain.files import atomic_path
 
+    for text in figure.findobj(matplotlib.text.Text):  # a user's words may be formulas for matplotlib, or only look like some
+        try:
+            MathTextParser("path").parse(text.get_text())
+        except ValueError:
+            text.set_parse_math(False)
     with atomic_path(path) as temporary:
         figure.savefig(
             temporary, format=str(path).rsplit(".", 1)[-1], metadata={"Date": None} if str(path).endswith("svg") else None
