@@ -127,11 +127,10 @@ wildcard_constraints:
 def data_keys(dataset):
     """Registry keys of a dataset that decide its rows and folds; a new label must not train anything again."""
     words = "label property unit licence citation matched by_hand inner_fraction recipe"
-    entry = config["datasets"][dataset]
-    words = words.split()
+    entry, others = config["datasets"][dataset], words.split()
     if source_kind(dataset) != "mirror":
-        words += [k for k in entry if k.startswith("mirror_")]
-    return {k: v for k, v in entry.items() if k not in words}
+        others += [k for k in entry if k.startswith("mirror_")]
+    return {k: v for k, v in entry.items() if k not in others}
 
 
 def corpora_of(*kinds):

@@ -62,9 +62,15 @@ def group(compositions, embedding):
 
 
 def std_within(spread, count):
-    """Standard deviation of embeddings within compositions, from `group`, pooled over compositions and the n numbers; NaN where none is shared.
+    """Standard deviation of embeddings within compositions, pooled over these and over the n numbers.
 
-    Each composition with c structures takes one degree of freedom for its mean: single structures say nothing about it.
+    The mean of each composition takes one degree of freedom, so that single structures say nothing about it.
+
+    Args:
+        spread, count: [rows, n] and [rows] as `group` returns them.
+
+    Returns:
+        A float, NaN where every composition has a single structure.
     """
     free = count.sum() - len(count)
     return float(np.sqrt((spread**2 * count[:, None]).sum(0).mean() / free)) if free else float("nan")

@@ -1,6 +1,8 @@
 """Edges that Finder predicts between the atoms of four perovskites, layer by layer (Ihalage and Hao 2022, Figure 4).
 
-Of one network: what number stands for which bond is learned anew, with any sign and scale, so that a mean over networks says nothing."""
+Of one network: which number stands for which bond is learned anew, with any sign and scale, so that a mean over networks says
+nothing.
+"""
 
 from pathlib import Path
 

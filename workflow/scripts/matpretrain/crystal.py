@@ -60,13 +60,13 @@ def lattice_matrix(parameters):
     Raises:
         ValueError: no cell has these lengths and angles.
     """
+    from pymatgen.core import Lattice
+
     parameters = np.asarray(parameters, float)
     if parameters.shape != (6,):
         raise ValueError("lattice is not a list of six numbers")
     if not np.isfinite(parameters).all():
         raise ValueError("lattice holds a number that is not finite")
-    from pymatgen.core import Lattice
-
     lengths, cos = parameters[:3], np.cos(np.radians(parameters[3:]))
     if lengths.min() <= 0 or 1 + 2 * cos.prod() - (cos**2).sum() < FLAT:
         raise ValueError(f"no cell has the lattice {parameters.tolist()}")

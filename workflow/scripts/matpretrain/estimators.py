@@ -1,5 +1,7 @@
-"""Baselines without a network. Each function makes a scikit-learn regressor from a seed and its arguments in the registry of
-models, where `estimator` is its name."""
+"""Baselines without a network: functions named by `estimator` in the registry of models.
+
+Each makes a scikit-learn regressor from a seed and its `arguments` there.
+"""
 
 
 def random_forest(seed, trees=500):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
+HOST = platform.node()  # in the names of temporaries, since machines can share a folder
 DISK_FULL = ("inline_container.cc", "requested and")  # torch and numpy when the disk is full
 
 
@@ -53,7 +54,7 @@ def atomic_path(path, size=0):
         DataError: the folder or the file cannot be written to, or the disk is full.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.tmp{''.join(path.suffixes)}")
+    temporary = path.with_name(f".{path.name}.{HOST}.{os.getpid()}.tmp{''.join(path.suffixes)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(path)
@@ -81,8 +82,8 @@ def atomic_path(path, size=0):
 
 
 def _remove_abandoned(path):
-    """Remove the temporaries of `path` whose processes are dead: of this machine, others may share the folder."""
-    pattern = re.compile(rf"\.{re.escape(path.name)}\.{re.escape(platform.node())}\.(\d+)\.tmp")
+    """Remove the temporaries of `path` whose processes on this machine are dead."""
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.{re.escape(HOST)}\.(\d+)\.tmp")
     for entry in os.scandir(path.parent):
         found = pattern.match(entry.name)
         if found and not _alive(int(found[1])):

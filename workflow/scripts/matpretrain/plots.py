@@ -28,16 +28,21 @@ def save(figure, path):
     """Write a figure as PNG or SVG (by suffix), atomically, without a time stamp."""
     from matpretrain.files import atomic_path
 
-    for text in figure.findobj(matplotlib.text.Text):  # a user's words may be formulas for matplotlib, or only look like some
-        try:
-            MathTextParser("path").parse(text.get_text())
-        except ValueError:
-            text.set_parse_math(False)
+    take_literally(figure)
     with atomic_path(path) as temporary:
         figure.savefig(
             temporary, format=str(path).rsplit(".", 1)[-1], metadata={"Date": None} if str(path).endswith("svg") else None
         )
     plt.close(figure)
+
+
+def take_literally(figure):
+    """Have texts of a figure drawn as they are written where matplotlib cannot read the formula that they look like."""
+    for text in figure.findobj(matplotlib.text.Text):
+        try:
+            MathTextParser("path").parse(text.get_text())
+        except ValueError:
+            text.set_parse_math(False)
 
 
 def with_unit(quantity, unit):

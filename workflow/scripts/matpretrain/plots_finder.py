@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 
-from matpretrain.plots import COLOURS, WIDTH, draw_curves, with_unit
+from matpretrain.plots import COLOURS, WIDTH, draw_curves, take_literally, with_unit
 
 FLOOR = 0.01  # smaller losses are drawn here
 NAMED = 20  # candidates whose formulas are written beside their points
@@ -61,6 +61,7 @@ def near_zero(candidates, energy, shown, largest_loss, title):
 
 def _name(axes, x, y, texts):
     """Write texts beside points [n], each away from the nearest other point and where it meets none and no text before it."""
+    take_literally(axes.figure)
     axes.figure.draw_without_rendering()  # until then the layout is not known
     points, taken = axes.transData.transform(np.column_stack([x, y])), []
     for k, (place, text) in enumerate(zip(zip(x, y, strict=True), texts, strict=True)):

@@ -202,7 +202,6 @@ def processor():
 
 def write_json(record, path):
     """Write a dictionary as indented JSON, atomically."""
-    from matpretrain.files import atomic_path
+    from matpretrain.files import write_text
 
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(record, indent=2, default=str) + "\n")
+    write_text(json.dumps(record, indent=2, default=str) + "\n", path)

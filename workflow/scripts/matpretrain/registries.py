@@ -10,7 +10,7 @@ from matpretrain.provenance import parameters, pretext_tasks, reads, structures_
 FIXED_FEATURES = ("magpie", "onehot", "none")
 TAKEN = (*FIXED_FEATURES, "structure")  # files of results/features, beside those of the strategies
 OF_NUMBERS = ("id", "formula", "log10", "one_per_composition", "split", "structures", "missing_structures")
-GIVEN = ("element_vectors", "n_outputs", "seed")  # arguments that the scripts give
+GIVEN = ("element_vectors", "n_outputs")  # arguments of a network that the scripts give
 ELEMENTS = "matscholar"  # vectors of a network or strategy that names no others
 FOREIGN = {"network": ("features",), "baseline": ("pretraining", "initial", "elements")}  # settings of the other kind
 SPECTRA, STRUCTURES = "matminer_optical_constants", "aflow_prototypes"  # embedded datasets with them
@@ -198,14 +198,13 @@ def _check_arguments(key, entry, role):
     """Arguments and element vectors that a network's class, Model or Encoder of its module, is made from."""
     known = parameters(entry["encoder"], role)
     if known is not None:
-        _check_names(key, entry, entry["encoder"], known)
+        _check_names(key, entry, entry["encoder"], [argument for argument in known if argument not in GIVEN])
     if "elements" in entry and "elements" not in reads(entry):
         refuse(f"{key}.elements", f"{entry['encoder']} takes no element vectors; remove it")
 
 
-def _check_names(key, entry, owner, known):
-    """Arguments of an entry are among the parameters that its owner takes from it."""
-    own = [argument for argument in known if argument not in GIVEN]
+def _check_names(key, entry, owner, own):
+    """Arguments of an entry are among its owner's own, which the scripts do not give."""
     for argument in entry.get("arguments", {}):
         if argument not in own:
             words = f"it has {', '.join(own)}" if own else "it has none"
@@ -214,10 +213,12 @@ def _check_names(key, entry, owner, known):
 
 def _check_baseline(key, entry):
     """The function that makes a baseline, and its arguments."""
+    estimator = entry["estimator"]
     try:
-        _check_names(key, entry, entry["estimator"], parameters("estimators", entry["estimator"]))
+        known = parameters("estimators", estimator)
     except KeyError:
-        refuse(f"{key}.estimator", f"matpretrain/estimators.py has no function {entry['estimator']}; name another or write it")
+        refuse(f"{key}.estimator", f"matpretrain/estimators.py has no function {estimator}; name another or write it")
+    _check_names(key, entry, estimator, [argument for argument in known if argument != "seed"])
 
 
 def _check_models(config):

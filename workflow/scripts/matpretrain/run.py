@@ -32,7 +32,6 @@ class Run:
     Attributes:
         n_batches: steps of an epoch.
         done: steps of the epoch that were taken.
-        epoch: the epoch under way, from 1.
         tested: the Cohort, or the averaged weights, that are evaluated and selected.
         selection: Selection with the histories.
         kept: when the last state was left, or the run began (time.perf_counter).
@@ -60,6 +59,7 @@ class Run:
 
     @property
     def epoch(self):
+        """Number of the epoch under way, from 1."""
         return max(map(len, self.selection.histories)) + 1
 
     def seconds(self):
@@ -67,7 +67,11 @@ class Run:
         return self.before + time.perf_counter() - self.started
 
     def draw(self, cost):
-        """Begin an epoch, or go on with it: its steps that are left, lists of the rows of every member."""
+        """Begin an epoch, or go on with one. Returns its steps that are left, each a tuple of C int64 tensors of rows.
+
+        Args:
+            cost: int64 tensor [rows] by row, or None, as of `training.fit`.
+        """
         running, device = self.selection.running(), self.device
         self._stopped = torch.tensor([k for k in range(self.cohort.size) if k not in running], dtype=torch.int64, device=device)
         self.cohort.train()
@@ -82,7 +86,7 @@ class Run:
         return steps[self.done :]
 
     def step(self, rows):
-        """Train on the rows of every member."""
+        """Take a step on C int64 tensors of rows."""
         rate = self.recipe.learning_rate_at((self.epoch - 1) * self.n_batches + self.done, self.n_steps)
         self._rate = self._rate.fill_(rate) if self.reserve else rate
         for group in self.optimiser.param_groups:
@@ -107,13 +111,17 @@ class Run:
         self.optimiser.step()
         return values, found
 
-    def finish(self, metrics):
+    def finish(self, evaluate):
         """End an epoch. Returns its history rows, one per member, None for those that had stopped before.
 
         Args:
-            metrics: dict of floats of every member, evaluated with the weights `tested`.
+            evaluate: as of `training.fit_cohort`; it sees the weights `tested`.
+
+        Raises:
+            Diverged: a mean loss is not finite; nothing is evaluated then.
         """
         means, epoch = self.means(), self.epoch
+        metrics = evaluate(self.tested)
         rate = self.recipe.learning_rate_at((epoch - 1) * self.n_batches + self._taken - 1, self.n_steps)  # of its last step
         seconds, found = self.seconds(), {}
         for k in self.selection.running():
@@ -126,7 +134,11 @@ class Run:
         return [found.get(k) for k in range(self.cohort.size)]
 
     def means(self):
-        """The mean losses [C] of the epoch so far, of all its rows; Diverged where one is not finite."""
+        """Mean loss of each member, a list of C floats: what was summed over the epoch, over the weight of all of its rows.
+
+        Raises:
+            Diverged: one of them is not finite.
+        """
         values = (self.total / self.whole).tolist()
         for k, value in enumerate(values):
             if not math.isfinite(value):

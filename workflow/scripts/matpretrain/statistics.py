@@ -141,13 +141,13 @@ def holm(p_values):
     return adjusted
 
 
-def with_holm(table):
-    """A table with the p values TESTS and, as further columns *_holm, these adjusted over all of its rows, each by itself."""
-    return table.assign(**{f"{p}_holm": holm(table[p]) for p in TESTS})
-
-
-TESTS = ("p", "p_corrected", "p_wilcoxon")
+TESTS = ("p", "p_corrected", "p_wilcoxon")  # the p values among COMPARED
 COMPARED = ("mae_a", "mae_b", "difference", "n_folds", "t", "p", "t_corrected", "p_corrected", "p_wilcoxon")
+
+
+def with_holm(table):
+    """A table of comparisons with further columns *_holm: each of the p values TESTS adjusted over all rows."""
+    return table.assign(**{f"{p}_holm": holm(table[p]) for p in TESTS})
 
 
 def compare(scores, a, b):

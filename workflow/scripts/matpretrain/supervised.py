@@ -68,7 +68,7 @@ class Training:
         return *inner_split(outer_train, self.inner_fraction, self.seed, fold, groups), test
 
     def trained_rows(self):
-        """Rows that are in the outer training part of some fold, sorted."""
+        """[k] int64 rows that are in the outer training part of some fold, sorted."""
         folds = self.table["fold"].to_numpy()
         return np.unique(np.concatenate([outer_split(folds, fold, self.size)[0] for fold in fold_numbers(folds)]))
 

@@ -2,7 +2,7 @@
 
 
 def markdown_table(headings, rows, notes=()):
-    """Markdown of a table, rows of texts or numbers, and of notes below it."""
+    """Markdown of a table, one text or number per heading in every row, and of notes below it."""
     lines = [" | ".join(map(str, row)) for row in (headings, *rows)]
     lines = [f"| {line} |" for line in lines]
     lines.insert(1, "|---" * len(headings) + "|")

@@ -124,8 +124,7 @@ def fit_cohort(
                     run.kept = time.perf_counter()
                 if reason:
                     raise Stopped(reason, [f"after epoch {run.epoch - 1}, step {run.done} of {run.n_batches}"] if state else [])
-            run.means()  # a network that has diverged is not evaluated
-            rows = run.finish(evaluate(run.tested))
+            rows = run.finish(evaluate)
             if report:
                 report(rows)
     cohort.load_state_dict(run.selection.final(run.tested))
