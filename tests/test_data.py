@@ -72,6 +72,20 @@ def test_blanks_around_names_and_cells_are_taken_off(tmp_path):
     assert doubled["target"].tolist() == [1.0], "other columns may have any names"
 
 
+def test_bytes_at_which_pandas_ends_a_cell_are_refused(tmp_path, fault):
+    content = b'formula,gap\r\n"Cu2O",1\r\nCu2\0O2,2\r\n'
+    (tmp_path / "mine.csv").write_bytes(content)
+    with fault("A NUL byte in a cell", "mine.csv: line 3 holds a NUL byte; remove it"):
+        read_table(tmp_path / "mine.csv", "gap")
+    path = tmp_path / "mine.csv.gz"
+    path.write_bytes(gzip.compress(content))
+    with pytest.raises(DataError, match="line 3 holds a NUL byte"):
+        read_table(path, "gap")
+    path.write_bytes(gzip.compress("formula,gap\nFe,1\n".encode("utf-16")))
+    with pytest.raises(DataError, match="save the file as UTF-8"):
+        read_table(path, "gap")
+
+
 def test_missing_and_damaged_files_are_named(tmp_path, fault):
     with fault("A table that is not there", "no such file"):
         read_table(tmp_path / "absent.csv", "gap")

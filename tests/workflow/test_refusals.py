@@ -72,6 +72,23 @@ def test_a_job_that_failed_is_tried_again_although_the_earlier_result_stands(che
     assert checkout.planned(*arguments, "--", table) == []
 
 
+def test_what_is_missing_is_told_in_one_line_although_earlier_results_are_there(checkout):
+    write_csv_of_60(checkout.folder)
+    benchmark = {"datasets": ["mine"], "models": ["dummy"], "probes": []}
+    arguments = write_config(checkout.folder, benchmark=benchmark)
+    checkout.make(*arguments, "--", "tables")
+    scores = (checkout.folder / "results/scores.csv").read_bytes()
+    write_config(checkout.folder, benchmark=benchmark | {"datasets": ["mine", "mp2021_gap"]})
+    for target, *dry in (("tables", "-n"), ("tables",), ("results/scores.csv",)):
+        done = checkout.snakemake("--quiet", "all", *arguments, *dry, "--", target)
+        assert done.returncode == 1
+        assert done.text.strip().splitlines()[-1].startswith("config key datasets.mp2021_gap: fetch it by hand")
+        assert not any(word in done.text for word in ("Error", "Exception", "Traceback")), done.text
+    assert (checkout.folder / "results/scores.csv").read_bytes() == scores
+    write_config(checkout.folder, benchmark=benchmark)
+    assert checkout.planned(*arguments, "--", "tables") == []  # no lock is left
+
+
 @pytest.mark.parametrize(
     ("what", "changes", "words"),
     [

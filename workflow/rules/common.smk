@@ -4,8 +4,6 @@ import re
 import sys
 from pathlib import Path
 
-from snakemake.exceptions import WorkflowError
-
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow" / "scripts"))
 from matpretrain import registries
 from matpretrain.configuration import check, set_environment
@@ -13,10 +11,18 @@ from matpretrain.files import DataError
 from matpretrain.provenance import fingerprint, reads, stacks, structures_read
 from matpretrain.unfinished import keep_unfinished
 
+
+def refuse(line):
+    """End the call with one line for the user. An error that a function of inputs raises would be passed over in silence where
+    the file that needs them is there from an earlier run."""
+    print(line, file=sys.stderr)
+    raise SystemExit(1)
+
+
 try:
     check(config, Path(workflow.basedir))
 except DataError as error:
-    raise WorkflowError(str(error))
+    refuse(error)
 
 set_environment(config)
 keep_unfinished()
@@ -298,7 +304,7 @@ def baseline_features(wildcards):
     """{"features": file} of a baseline whose features are not simply read off the composition."""
     features = config["models"][wildcards.model]["features"]
     if wildcards.dataset in SPECTRAL:
-        raise WorkflowError(
+        refuse(
             f"config key models.{wildcards.model}: it is a baseline, and {wildcards.dataset} holds spectra; name a network"
         )
     if features in ("onehot", "none"):

@@ -27,7 +27,7 @@ def raw(file):
     touches what it verifies."""
     path, how = f"{RAW}/{file}", RAW_FILES[file]
     if file not in FETCHED and not Path(path).is_file():
-        raise WorkflowError(f"config key mirror: {absent(path, **how)}")
+        refuse(f"config key mirror: {absent(path, **how)}")
     return ancient(path) if how.get("dataset") or how.get("sha256") else path
 
 
@@ -72,7 +72,7 @@ def raw_file(wildcards):
         return {"raw": downloaded_file(wildcards.dataset)}
     if kind == "by_hand":
         mirror = ", or mirror: DIR" if "mirror_file" in entry else ""
-        raise WorkflowError(
+        refuse(
             f"config key datasets.{wildcards.dataset}: fetch it by hand ({entry['by_hand']}) and set csv: PATH there{mirror}"
         )
     return {}
@@ -90,7 +90,7 @@ def corpus_file(corpus):
     if "csv" in entry:
         return entry["csv"]
     if not config["mirror"]:
-        raise WorkflowError(
+        refuse(
             f"config key corpora.{corpus}: it cannot be downloaded; set csv: PATH there, or mirror: DIR"
         )
     return raw(entry["mirror_file"])

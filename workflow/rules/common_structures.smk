@@ -7,13 +7,13 @@ def teacher_file(corpus):
     """The weights that embed the structures of a corpus: the user's, else those of the mirror."""
     teacher = config["corpora"][corpus].get("teacher")
     if not teacher:
-        raise WorkflowError(
+        refuse(
             f"config key corpora.{corpus}: without teacher: PATH its structures have no embeddings; add it"
         )
     if Path(teacher).is_file():
         return teacher
     if not config["mirror"]:
-        raise WorkflowError(
+        refuse(
             f"config key corpora.{corpus}.teacher: {teacher}: no such file; give the weights of Crystal Twins, or set mirror: DIR"
         )
     return raw(teacher)
@@ -45,7 +45,7 @@ def structure_source(wildcards):
         return {} if embedded else {"structures": corpus_file(name)}
     entry, kind = config["datasets"][name], source_kind(name)
     if not entry.get("structures"):
-        raise WorkflowError(
+        refuse(
             f"config key datasets.{name}: it has no structures, which the network of this target reads; give it structures: or "
             "name a network of formulas"
         )

@@ -17,7 +17,7 @@ from torch.func import vmap
 from matpretrain.cohort import Cohort, level
 from matpretrain.composition import Compositions, take
 from matpretrain.devices import claim_device, describe
-from matpretrain.files import read_csv, write_csv
+from matpretrain.files import read_csv, sha256, write_csv
 from matpretrain.jobs import job
 from matpretrain.members import fold_weights, keep, save_members
 from matpretrain.objectives import SUPERVISED
@@ -304,6 +304,7 @@ if __name__ == "__main__":
                 "loss": p.loss,
                 "recipe": dict(p.recipe),
                 "dataset": snakemake.wildcards.dataset,
+                "table_sha256": sha256(files.table),
                 "size": p.size,
                 "inner_fraction": p.inner_fraction,
                 "model": snakemake.wildcards.model,

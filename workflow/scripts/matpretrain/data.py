@@ -9,10 +9,12 @@ import re
 import tarfile
 import zipfile
 import zlib
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from pandas.io.common import get_handle
 
 from matpretrain.files import DataError, place
 from matpretrain.splits import MATBENCH_SEED, NEVER_TESTED, outer_folds
@@ -29,16 +31,23 @@ def read_rows(path):
     Blanks around the names of columns are taken off.
 
     Raises:
-        DataError: unreadable or empty file, rows with more cells than the header, or no row.
+        DataError: unreadable or empty file, NUL bytes, rows with more cells than the header, or no row.
     """
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=False, header=None)
+        with get_handle(path, "rb", compression="infer", is_text=False) as source:
+            content = source.handle.read()
+        if (place := content.find(b"\0")) >= 0:  # where pandas would end the cell
+            line = len((content[:place] + b".").splitlines())
+            raise DataError(f"{path}: line {line} holds a NUL byte; remove it, or save the file as UTF-8 if it is UTF-16")
+        table = pd.read_csv(BytesIO(content), dtype=str, keep_default_na=False, skip_blank_lines=False, header=None)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; correct the path") from None
     except pd.errors.EmptyDataError:
         raise DataError(
             f"{path}: the file is empty or begins with a blank line; it needs a header line and one row per composition"
         ) from None
+    except DataError:
+        raise
     except UNREADABLE as error:
         longer = re.search(r"line (\d+), saw (\d+)", str(error))
         if longer:
