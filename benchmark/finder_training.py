@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 from torch.nn import functional as F
 
-from matpretrain.composition import matscholar_vectors, parse_formulas
+from matpretrain.composition import atom_counts, matscholar_vectors, parse_formulas
 from matpretrain.finder import MESSAGE_SCALE, Finder, softmax_by
 from matpretrain.finder_graphs import GraphInputs
 
@@ -29,18 +29,13 @@ class AtomInputs(GraphInputs):
     """One node per atom: what GraphInputs holds per distinct element, repeated."""
 
     def __init__(self, compositions):
-        super().__init__(compositions)
-        count = self.atoms.long()
-        graph = torch.repeat_interleave(torch.arange(len(self)), self.node_offset.diff())
-        atoms = torch.zeros(len(self), dtype=torch.int64).index_add(0, graph, count)
-        self.element = self.element.repeat_interleave(count)
-        self.atoms = torch.ones(len(self.element))
-        self.node_offset = torch.cat([atoms.new_zeros(1), atoms.cumsum(0)])
-        ends = [torch.cartesian_prod(torch.arange(n), torch.arange(n)) for n in atoms]
-        ends = [pair.view(-1, 2)[pair.view(-1, 2).diff(dim=1).squeeze(1) != 0] for pair in ends]
-        self.pair_offset = torch.tensor([0, *map(len, ends)]).cumsum(0)
-        self.receiver, self.sender = torch.cat(ends).T.contiguous()
-        self.weight = torch.ones(len(self.receiver))
+        count = atom_counts(compositions)
+        atoms = np.add.reduceat(count, compositions.offset[:-1])
+        ends = [np.nonzero(~np.eye(n, dtype=bool)) for n in atoms]
+        receiver, sender = np.concatenate(ends, 1)
+        pairs, nodes = (np.concatenate([[0], n.cumsum()]) for n in (atoms * (atoms - 1), atoms))
+        number, ones = compositions.number.repeat(count), np.ones(nodes[-1])
+        self._store("cpu", number, ones, nodes, receiver, sender, pairs, np.ones(pairs[-1]), [])
 
 
 def per_edge(layer, v, batch, edge):
@@ -50,7 +45,7 @@ def per_edge(layer, v, batch, edge):
     mean = torch.zeros_like(v).index_add(0, receiver, middle * batch.weight[:, None]) / degree
     edge = network(torch.cat([middle, mean[receiver]], 1), layer.edge)
     query, key, value = layer.query(v)[receiver], layer.key(v)[sender], layer.value(v)[sender]
-    share = softmax_by(receiver, len(v), query * key / math.sqrt(v.shape[1]), batch.weight)
+    share = softmax_by(batch, receiver, len(v), query * key / math.sqrt(v.shape[1]), batch.weight)
     message = share * value * network(torch.cat([middle, edge], 1), layer.message) * MESSAGE_SCALE
     return F.relu(layer.update(v)) + torch.zeros_like(v).index_add(0, receiver, message) / degree
 

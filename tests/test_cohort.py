@@ -190,10 +190,6 @@ def test_a_member_without_a_finite_score_keeps_the_weights_with_which_it_stops(p
 
 
 def test_networks_that_cannot_be_stacked_are_refused():
-    class Penalised(Line):
-        def penalised(self):
-            return {}
-
     class Normed(Line):
         def __init__(self, seed):
             super().__init__(seed)
@@ -205,7 +201,6 @@ def test_networks_that_cannot_be_stacked_are_refused():
             self.register_buffer("shift", torch.tensor(float(seed)))
 
     for network, line in {
-        Penalised: "Penalised has a method penalised",
         Normed: "norm of Normed changes its buffers",
         Buffered: "the buffer shift differs",
     }.items():
@@ -345,7 +340,7 @@ def test_who_trains_together(table):
     assert together(training(table)) == [[0], [1], [2], [3], [4]]
     assert together(training(table, cohort=2)) == [[0, 1], [2, 3], [4]]
     assert together(training(table, device="cuda:0")) == [[0, 1, 2, 3, 4]]
-    assert together(training(table, device="cuda:0", encoder="finder")) == [[0], [1], [2], [3], [4]]
+    assert together(training(table, device="cuda:0", encoder="rescnn")) == [[0], [1], [2], [3], [4]]
     runs = [training(table, device="cuda:0", name=name, seed=seed) for name, seed in (("a/seed0", 0), ("a/seed1", 1))]
     assert together(*runs) == [[(name, fold) for name in ("a/seed0", "a/seed1") for fold in range(5)]]
     uneven = table.assign(fold=[0, 1] * 8 + [2] * 30 + [3, 4] * 8)

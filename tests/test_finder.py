@@ -5,11 +5,14 @@ from naive_finder import finder as naive
 from naive_finder import network
 from plot_edges import by_atom, edge_matrices
 from pymatgen.core import Composition, Element, Lattice, Structure
+from small_problem import recipe
 
+from matpretrain.cohort import Cohort, level
 from matpretrain.composition import atom_counts, parse_formulas
 from matpretrain.finder import ATTENTION, Finder
 from matpretrain.finder_graphs import GraphInputs
 from matpretrain.graphs import connect, save_graphs
+from matpretrain.training import fit_cohort
 
 FORMULAS = ["SrTiO3", "O2", "Fe", "LiFePO4", "Fe0.5C0.25N0.25", "K2O2", "H2O"]
 
@@ -25,9 +28,8 @@ def atoms_of(batch, b):
 
 
 def double(inputs):
-    for name in ("atoms", "weight", "distance"):
-        if getattr(inputs, name) is not None:
-            setattr(inputs, name, getattr(inputs, name).double())
+    for name in ("atoms", "weight", "distance", "degree", "size"):
+        setattr(inputs, name, getattr(inputs, name).double())
     return inputs
 
 
@@ -69,13 +71,18 @@ def rock_salt_and_others():
     return [perovskite, lonely, small]
 
 
+def rock_salt_graphs(path):
+    structures = enumerate(rock_salt_and_others())
+    arrays = [(str(k), s.lattice.matrix, np.array(s.atomic_numbers, np.uint8), s.frac_coords) for k, s in structures]
+    save_graphs(connect(arrays), path)
+    return double(GraphInputs.read(path))
+
+
 @pytest.mark.parametrize("options", [{}, {"attention": "none", "readout": False}])
 def test_structure_mode_takes_the_nearest_image_below_the_cutoff(options, tmp_path):
     torch.manual_seed(0)
     structures = rock_salt_and_others()
-    arrays = [(str(k), s.lattice.matrix, np.array(s.atomic_numbers, np.uint8), s.frac_coords) for k, s in enumerate(structures)]
-    save_graphs(connect(arrays), tmp_path / "graphs.safetensors")
-    inputs = double(GraphInputs.read(tmp_path / "graphs.safetensors"))
+    inputs = rock_salt_graphs(tmp_path / "graphs.safetensors")
     model = Finder(vectors(), 1, mode="structure", **options).double()
     expected = []
     for structure in structures:
@@ -108,6 +115,57 @@ def test_atoms_are_those_of_pymatgens_integer_formula(mirror):
 def test_numbers_of_parameters_are_those_of_the_released_code():
     for mode, n in (("composition", 13_025_140), ("structure", 12_910_706)):
         assert sum(p.numel() for p in Finder(vectors(200), 2, mode=mode).parameters()) == n
+
+
+@pytest.mark.parametrize("options", [{}, {"attention": "none"}, {"mode": "structure"}])
+def test_networks_of_a_cohort_are_those_that_they_are_alone(options, tmp_path):
+    """Their outputs, gradients and constraints; rows of several lengths, so that nodes and pairs are padded, up to none of their own."""
+    torch.manual_seed(0)
+    structured = options.get("mode") == "structure"
+    inputs = rock_salt_graphs(tmp_path / "graphs") if structured else double(GraphInputs(parse_formulas(FORMULAS)[0]))
+    rows = torch.tensor([[0, 2, 1], [1, 1, 1], [2, 1, 0]])  # the second one has no pairs with structures, few in the other mode
+    models = [Finder(vectors(), 2, **options).double() for _ in rows]
+    for model in models:
+        for parameter in model.parameters():
+            parameter.data.mul_(1.5)
+    cohort, weight = Cohort(models), torch.randn(3, 3, 2, dtype=torch.float64)
+    found = cohort(inputs, rows)
+    (found * weight).sum().backward()
+    gradients = {name: p.grad.clone() for name, p in cohort.network.named_parameters() if p.grad is not None}
+    cohort.constrain()
+    for k, model in enumerate(models):
+        output = model(inputs[rows[k]])
+        torch.testing.assert_close(found[k], output, rtol=1e-9, atol=1e-10)
+        (output * weight[k]).sum().backward()
+        model.constrain()
+        for (name, parameter), own in zip(model.named_parameters(), cohort.member(k).parameters(), strict=True):
+            torch.testing.assert_close(own, parameter, rtol=1e-12, atol=0)
+            if parameter.grad is not None:
+                torch.testing.assert_close(gradients[name][k], parameter.grad, rtol=1e-7, atol=1e-9)
+    assert not torch.equal(models[0].encoder.layers[0].value.weight, models[1].encoder.layers[0].value.weight)
+
+
+def test_a_cohort_trains_as_its_networks_do_alone():
+    """With the L2 terms and constraints, clipped gradients, and a last step of fewer rows."""
+    inputs, target = double(GraphInputs(parse_formulas(FORMULAS * 3)[0])), torch.linspace(-1, 1, 21, dtype=torch.float64)
+    trains, settings = [torch.arange(14), torch.arange(7, 21)], recipe(epochs=3, batch_size=4, clip=1.0, select="last")
+
+    def networks():
+        torch.manual_seed(0)
+        return [Finder(vectors(), 1).double() for _ in trains]
+
+    def losses(cohort, rows):
+        rows, _ = level(rows)
+        return (cohort(inputs, rows)[..., 0] - target[rows]).square().mean(1)
+
+    together, alone = Cohort(networks()), networks()
+    nothing = [{"mae": 0.0}] * 2
+    histories = fit_cohort(together, losses, trains, lambda cohort: nothing, settings, seeds=[1, 2])
+    for k, model in enumerate(alone):
+        own = fit_cohort(Cohort([model]), losses, trains[k : k + 1], lambda cohort: nothing[:1], settings, seeds=[k + 1])
+        assert [row["loss"] for row in histories[k]] == pytest.approx([row["loss"] for row in own[0]], rel=1e-9)
+        for a, b in zip(together.member(k).parameters(), model.parameters(), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-9)
 
 
 def test_constraints_clip_and_penalties_name_every_kernel_once():

@@ -12,7 +12,7 @@ import pytest
 import torch
 from small_problem import recipe
 
-from matpretrain import attention, objectives, replay, roost, states
+from matpretrain import attention, finder, objectives, packed, replay, roost, states
 from matpretrain.cohort import Cohort
 from matpretrain.composition import Compositions
 from matpretrain.training import fit, predict, predict_members
@@ -40,11 +40,11 @@ def vectors():
     return np.random.default_rng(1).normal(size=(119, 200)).astype(np.float32) / 14
 
 
-def networks(vectors, device):
+def networks(vectors, device, network=roost):
     made = []
     for seed in SEEDS:
         torch.manual_seed(seed)
-        made.append(roost.Roost(vectors, 2).to(device))
+        made.append(network.Model(vectors, 2).to(device))
     return made
 
 
@@ -80,20 +80,23 @@ def test_kernels_equal_the_definition(pooled, dtype, tolerance):
         assert (found is None) == (expected is None) and (found is None or far(found, expected) < tolerance)
 
 
-def test_a_network_on_the_gpu_equals_itself_on_the_cpu(compositions, vectors):
+@pytest.mark.parametrize("network", [roost, finder])
+def test_a_network_on_the_gpu_equals_itself_on_the_cpu(compositions, vectors, network):
     rows, results = torch.arange(100), {}
     for device in (CPU, GPU):
-        model = networks(vectors, device)[0]
-        output = model(roost.Inputs(compositions, device)[rows.to(device)])
+        torch.manual_seed(0)
+        model = network.Model(vectors, 2).to(device)
+        output = model(network.Inputs(compositions, device)[rows.to(device)])
         output.square().sum().backward()
         results[device] = [output, *(p.grad for p in model.parameters() if p.grad is not None)]
     assert all(far(a, b) < 1e-4 for a, b in zip(results[GPU], results[CPU], strict=True))
 
 
+@pytest.mark.parametrize("network", [roost, finder])
 @pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-4), ("tfloat32", 5e-3), ("bfloat16", 3e-2)])
-def test_stacked_networks_equal_single_ones(compositions, vectors, precision, tolerance):
-    inputs, settings = roost.Inputs(compositions, GPU), recipe(precision=precision)
-    models = networks(vectors, GPU)
+def test_stacked_networks_equal_single_ones(compositions, vectors, precision, tolerance, network):
+    inputs, settings = network.Inputs(compositions, GPU), recipe(precision=precision)
+    models = networks(vectors, GPU, network)
     rows = [torch.arange(0, 60, device=GPU), torch.arange(30, 90, device=GPU), torch.arange(50, 109, device=GPU)]
     alone = [predict(model, inputs, own, recipe()) for model, own in zip(models, rows, strict=True)]
     together = predict_members(Cohort(models), inputs, rows, settings)
@@ -118,7 +121,8 @@ def members(compositions, vectors, **changes):
     return [(own, fold) for own in trainings for fold in range(5)]
 
 
-def test_replayed_steps_train_as_steps_given_one_by_one_and_as_on_the_cpu(compositions, vectors, monkeypatch):
+@pytest.mark.parametrize("encoder", ["roost", "finder"])
+def test_replayed_steps_train_as_steps_given_one_by_one_and_as_on_the_cpu(compositions, vectors, monkeypatch, encoder):
     """After four epochs: rounding grows with every step."""
     replays = []
     replayed = replay.Replayed.__call__
@@ -128,11 +132,11 @@ def test_replayed_steps_train_as_steps_given_one_by_one_and_as_on_the_cpu(compos
         return replayed(self, rows, sizes)
 
     monkeypatch.setattr(replay.Replayed, "__call__", count)
-    graph = finetune.train_members(members(compositions, vectors), lambda text: None)
+    graph = finetune.train_members(members(compositions, vectors, encoder=encoder), lambda text: None)
     assert max(replays) == 2  # whole steps and the last one
     monkeypatch.setattr(replay.Replayed, "__call__", lambda self, rows, sizes: self.step(rows))
-    eager = finetune.train_members(members(compositions, vectors), lambda text: None)
-    cpu = finetune.train_members(members(compositions, vectors, device=CPU)[:1], lambda text: None)
+    eager = finetune.train_members(members(compositions, vectors, encoder=encoder), lambda text: None)
+    cpu = finetune.train_members(members(compositions, vectors, encoder=encoder, device=CPU)[:1], lambda text: None)
     for (_, a, _), (_, b, _) in zip(graph, eager, strict=True):
         assert np.allclose(a[["loss", "gradient_norm", "mae"]], b[["loss", "gradient_norm", "mae"]], rtol=2e-2)
         assert a["loss"].iloc[-1] < a["loss"].iloc[0]
@@ -143,7 +147,7 @@ def test_replayed_steps_train_as_steps_given_one_by_one_and_as_on_the_cpu(compos
 def test_steps_are_captured_anew_when_one_needs_larger_arrays(compositions, vectors, monkeypatch):
     """As sizes grow in the second and the third epoch."""
     expected = finetune.train_members(members(compositions, vectors), lambda text: None)
-    reserve, calls, captured = roost.CompositionInputs.reserve, itertools.count(), []
+    reserve, calls, captured = packed.Padded.reserve, itertools.count(), []
 
     def growing(self, steps):
         for size, nodes in reserve(self, steps).items():
@@ -152,7 +156,7 @@ def test_steps_are_captured_anew_when_one_needs_larger_arrays(compositions, vect
 
     graph = torch.cuda.CUDAGraph
     monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: captured.append(0) or graph())
-    monkeypatch.setattr(roost.CompositionInputs, "reserve", growing)
+    monkeypatch.setattr(packed.Padded, "reserve", growing)
     found = finetune.train_members(members(compositions, vectors), lambda text: None)
     assert len(captured) >= 6  # two steps, three sizes
     for (_, a, _), (_, b, _) in zip(found, expected, strict=True):

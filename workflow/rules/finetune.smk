@@ -63,7 +63,7 @@ rule finetune:
 
 rule finetune_together:
     input:
-        unpack(lambda w: element_file(config["models"][w.model])),
+        unpack(network_inputs),
         table=rules.prepare_dataset.output.table,
         compositions=rules.prepare_dataset.output.compositions,
         weights=lambda w: [encoder_file(m) for m in pretrained_of(w)],

@@ -37,7 +37,6 @@ except ImportError:  # torch for CPUs comes without Triton
 
 SLOPE = 0.01
 EPSILON = 1e-10
-ROWS = 16  # multiple to which elements are padded: matrix products are compiled for each of their shapes, and few are kept
 
 
 class Packed:

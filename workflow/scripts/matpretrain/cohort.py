@@ -12,7 +12,7 @@ from torch import nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.nn import functional as F
 
-from matpretrain.stacking import MemberLinear
+from matpretrain.stacking import MEMBERS
 
 FILL = -1  # no row
 
@@ -28,7 +28,7 @@ class Cohort(nn.Module):
         network: the one network, or the module with the stacked parameters.
 
     Raises:
-        ValueError: several cannot be stacked: their buffers differ or change in training, or a method acts on their weights.
+        ValueError: several cannot be stacked: their buffers differ or change in training.
     """
 
     def __init__(self, networks):
@@ -42,8 +42,7 @@ class Cohort(nn.Module):
             for name, parameter in self.network.named_parameters():
                 parameter.data = stacked[name].detach()
             for module in self.network.modules():
-                if type(module) is nn.Linear:
-                    module.__class__ = MemberLinear
+                module.__class__ = MEMBERS.get(type(module), type(module))
 
     def forward(self, inputs, rows):
         """Outputs [C, B, k] of every member for its own rows.
@@ -75,7 +74,7 @@ class Cohort(nn.Module):
         return self.network.penalised() if hasattr(self.network, "penalised") else {}
 
     def constrain(self):
-        """What the network does to its weights after every step, if anything."""
+        """What the network does to its weights after every step, if anything; they may have a first axis [C]."""
         if hasattr(self.network, "constrain"):
             self.network.constrain()
 
@@ -83,9 +82,6 @@ class Cohort(nn.Module):
 def _check(networks):
     """Raise ValueError where one module with stacked weights cannot stand for networks."""
     first = networks[0]
-    for method in ("penalised", "constrain"):
-        if hasattr(first, method):
-            raise ValueError(f"{type(first).__name__} has a method {method}, which is not defined for stacked weights")
     for name, module in first.named_modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             raise ValueError(f"{name} of {type(first).__name__} changes its buffers in training, which would be shared")

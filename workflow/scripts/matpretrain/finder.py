@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from matpretrain.finder_graphs import GraphInputs
 
 READS = {"composition": ("compositions", "elements"), "structure": ("graphs", "elements")}  # by mode, of Inputs and Model
+STACKS = True  # networks can train as a cohort: Inputs has `stacked` and `reserve`
 EDGE_HIDDEN, MESSAGE_HIDDEN, POOL_HIDDEN = (128, 64), (128, 64), 256
 FILTERS, DENSE = 64, (512, 1024, 1024, 256)
 CENTRES, SPACING, GAUSS_WIDTH = 20, 0.25, 0.5  # Gaussians at 0, 0.25, ..., 4.75 angstrom
@@ -35,15 +36,21 @@ def dense(n_in, n_out):
     return layer
 
 
-def softmax_by(index, n, logit, weight):
+def softmax_by(batch, index, n, logit, weight):
     """Softmax of logit [P, c] within each of n groups, entries counted `weight` [P] times, separately for each channel.
 
-    Returns [P, c] with weight included: sums to one over a group, up to EPSILON (released code: shifted by the maximum).
+    Args:
+        batch: finder_graphs.Batch.
+        index: [P] int64 group of each entry.
+
+    Returns:
+        [P, c] with weight included: sums to one over a group, up to EPSILON (released code: shifted by the maximum); of weight zero
+        zeros.
     """
-    wide = index[:, None].expand_as(logit)
-    top = logit.new_full((n, logit.shape[1]), -math.inf).scatter_reduce(0, wide, logit.detach(), "amax")
-    share = torch.exp(logit - top[index]) * weight[:, None]
-    return share / (share.new_zeros(n, share.shape[1]).index_add(0, index, share) + EPSILON)[index]
+    logit = logit + weight.log()[:, None]
+    least = logit.new_full((n, logit.shape[1]), torch.finfo(logit.dtype).min)
+    share = torch.exp(logit - batch.take(batch.largest(least, index, logit.detach()), index))
+    return share / batch.take(batch.add(torch.zeros_like(least), index, share) + EPSILON, index)
 
 
 class MessageLayer(nn.Module):
@@ -72,10 +79,10 @@ class MessageLayer(nn.Module):
         first, second, last = self.edge
         of_pair, of_mean = first.weight.split(width, 1)
         degree = batch.degree.clamp(min=1)[:, None]
-        mean = torch.zeros_like(v).index_add(0, batch.receiver, v[batch.sender] * batch.weight[:, None]) / degree
+        total = batch.add(torch.zeros_like(v), batch.receiver, batch.take(v, batch.sender) * batch.weight[:, None])
         half = F.linear(v, of_pair) / 2  # m is linear in its ends: the products are taken once per node
-        at_receiver = half + F.linear((v + mean) / 2, of_mean, first.bias)
-        hidden = F.relu(at_receiver[batch.receiver] + half[batch.sender])
+        at_receiver = half + F.linear((v + total / degree) / 2, of_mean, first.bias)
+        hidden = F.relu(batch.take(at_receiver, batch.receiver) + batch.take(half, batch.sender))
         return last(F.relu(second(hidden)))
 
     def forward(self, v, batch, edge):
@@ -86,14 +93,14 @@ class MessageLayer(nn.Module):
         first, second, last = self.message
         of_pair, of_edge = first.weight.split([v.shape[1], edge.shape[1]], 1)
         half = F.linear(v, of_pair) / 2
-        hidden = F.relu(half[receiver] + half[sender] + F.linear(edge, of_edge, first.bias))
-        message = last(F.relu(second(hidden))) * self.value(v)[sender]
+        hidden = F.relu(batch.take(half, receiver) + batch.take(half, sender) + F.linear(edge, of_edge, first.bias))
+        message = last(F.relu(second(hidden))) * batch.take(self.value(v), sender)
         if self.attention:
-            logit = self.query(v)[receiver] * self.key(v)[sender] / math.sqrt(v.shape[1])
-            message = message * softmax_by(receiver, len(v), logit, batch.weight)
+            logit = batch.take(self.query(v), receiver) * batch.take(self.key(v), sender) / math.sqrt(v.shape[1])
+            message = message * softmax_by(batch, receiver, len(v), logit, batch.weight)
         else:
             message = message * batch.weight[:, None]
-        total = torch.zeros_like(v).index_add(0, receiver, message)
+        total = batch.add(torch.zeros_like(v), receiver, message)
         received = MESSAGE_SCALE * total / batch.degree.clamp(min=1)[:, None]  # the mean over neighbours
         return F.relu(self.update(v)) + received
 
@@ -112,12 +119,11 @@ class AttentionPooling(nn.Module):
         message = last(F.relu(first(v)))
         if self.gate is not None:
             logit = self.gate[1](F.relu(self.gate[0](v)))
-            share = softmax_by(batch.row, batch.rows, logit, batch.atoms)
+            share = softmax_by(batch, batch.row, len(batch.size), logit, batch.atoms)
         else:
-            total = batch.atoms.new_zeros(batch.rows).index_add(0, batch.row, batch.atoms)
-            share = (batch.atoms / total[batch.row])[:, None]
+            share = (batch.atoms / batch.size[batch.row])[:, None]
         weighted = message * share  # in float32 also where the message is not
-        return weighted.new_zeros(batch.rows, v.shape[1]).index_add(0, batch.row, weighted)
+        return batch.add(weighted.new_zeros(len(batch.size), v.shape[1]), batch.row, weighted)
 
 
 class DenseStack(nn.Module):
@@ -190,7 +196,7 @@ class FinderEncoder(nn.Module):
             raise ValueError(f"Finder has the modes {', '.join(READS)} and the attentions {', '.join(ATTENTION)}")
         self.register_buffer("element_vectors", torch.as_tensor(element_vectors, dtype=torch.float32))
         self.width = self.element_vectors.shape[1]
-        predicted = mode == "composition"
+        self.predicted = predicted = mode == "composition"
         of_messages, of_pooling = ATTENTION[attention]
         edges = 1 if predicted else CENTRES
         self.layers = nn.ModuleList(MessageLayer(self.width, edges, predicted, of_messages) for _ in range(layers))
@@ -200,7 +206,7 @@ class FinderEncoder(nn.Module):
     def pooled(self, batch):
         """Batch of B graphs -> list of [B, c], one per layer."""
         v, edge, found = self.element_vectors[batch.element], None, []
-        if batch.distance is not None:
+        if not self.predicted:
             edge = torch.exp(-((batch.distance[:, None] - self.centres) / GAUSS_WIDTH).square())
         for layer, pooling in zip(self.layers, self.pooling, strict=True):
             v = layer(v, batch, edge)
@@ -266,7 +272,7 @@ class Finder(nn.Module):
             limits += [(layer.query, 1.0), (layer.key, 1.0)] if layer.attention else []
             limits += [(gate, 1.0) for gate in pooling.gate] if pooling.gate is not None else []
             for linear, largest in limits:
-                linear.weight.renorm_(2, 0, largest)
+                linear.weight.flatten(0, -2).renorm_(2, 0, largest)  # those of several networks one below another
 
 
 # What the scripts build for `encoder: finder`.

@@ -6,38 +6,66 @@ those of an orbit (orbits.merge), are one node with their number, and a pair of 
 function at the cost of the elements (a steel of 9,000 atoms has a dozen) or orbits, which an atom-by-atom oracle checks in the tests.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 
+from matpretrain import stacking
 from matpretrain.composition import atom_counts
 from matpretrain.crystal import owners
 from matpretrain.graphs import open_graphs, separations
 from matpretrain.orbits import merge
-from matpretrain.packed import members
+from matpretrain.packed import Padded, members
 
 CUTOFF = 4.0  # angstrom
 BLOCK = 2000  # structures whose pairs are looked at together
 
 
-class Batch:
-    """Packed graphs with M nodes and P directed pairs of neighbours in all.
+class Batch(NamedTuple):
+    """Packed graphs with M nodes and P directed pairs of neighbours in all. Nodes without atoms and pairs without weight are padding.
 
     Attributes:
         element: [M] int64 row of the element table.
         atoms: [M] atoms that a node stands for.
-        row: [M] int64 graph of each node; rows is their number, B.
+        degree: [M] neighbours of one atom of each node.
+        row: [M] int64 graph of each node.
+        size: [B] atoms of each graph.
         receiver, sender: [P] int64 nodes.
         weight: [P] atoms of the sender that neighbour one atom of the receiver.
-        degree: [M] neighbours of one atom of each node.
-        distance: [P] in angstrom, None in composition mode.
+        distance: [P] in angstrom, [0] in composition mode.
     """
 
-    __slots__ = ("atoms", "degree", "distance", "element", "receiver", "row", "rows", "sender", "weight")
+    element: torch.Tensor
+    atoms: torch.Tensor
+    degree: torch.Tensor
+    row: torch.Tensor
+    size: torch.Tensor
+    receiver: torch.Tensor
+    sender: torch.Tensor
+    weight: torch.Tensor
+    distance: torch.Tensor
 
-    def __init__(self, element, atoms, row, rows, receiver, sender, weight, distance):
-        self.element, self.atoms, self.row, self.rows = element, atoms, row, rows
-        self.receiver, self.sender, self.weight, self.distance = receiver, sender, weight, distance
-        self.degree = atoms.new_zeros(len(atoms)).index_add(0, receiver, weight)
+    @staticmethod
+    def take(x, index):
+        """Rows of x [n, k] at index [P]: [P, k]."""
+        return x.index_select(0, index)
+
+    @staticmethod
+    def add(total, index, x):
+        """Rows of x [P, k] added to those of total [n, k] at index [P]."""
+        return total.index_add(0, index, x)
+
+    @staticmethod
+    def largest(least, index, x):
+        """The largest of `least` [n, k] and of the rows of x [P, k] at index [P]; without gradients."""
+        return least.scatter_reduce(0, index[:, None].expand_as(x), x, "amax")
+
+
+class MemberBatch(Batch):
+    """The Batches of the networks of a cohort, arrays [C, ...], and the own one of each of them under `torch.func.vmap`."""
+
+    take, add, largest = map(staticmethod, (stacking.take, stacking.add, stacking.largest))
 
 
 def _near_pairs(graphs, begin, end):
@@ -87,7 +115,7 @@ class GraphInputs:
             sender[kept],
             pair_offset,
             weight[kept],
-            None,
+            [],
         )
 
     @classmethod
@@ -109,33 +137,54 @@ class GraphInputs:
         return self
 
     def _store(self, device, number, atoms, node_offset, receiver, sender, pair_offset, weight, distance):
-        def integers(array):
-            return torch.as_tensor(np.asarray(array, np.int64), device=device)
+        def integers(array, dtype=torch.int64):
+            return torch.as_tensor(np.asarray(array), dtype=dtype, device=device)
 
         def numbers(array):
             return torch.as_tensor(np.asarray(array, np.float32), device=device)
 
-        self.element, self.atoms, self.node_offset = integers(number), numbers(atoms), integers(node_offset)
-        self.receiver, self.sender = (torch.as_tensor(side, dtype=torch.int16, device=device) for side in (receiver, sender))
-        self.pair_offset = integers(pair_offset)
-        self.weight = numbers(weight)
-        self.distance = None if distance is None else numbers(distance)
+        graph_of_pair = owners(pair_offset)
+        self.element, self.atoms, self.weight, self.distance = integers(number), *map(numbers, (atoms, weight, distance))
+        self.degree = numbers(np.bincount(node_offset[graph_of_pair] + receiver, weight, len(number)))
+        self.size = numbers(np.bincount(owners(node_offset), atoms, len(node_offset) - 1))
+        self.receiver, self.sender = integers(receiver, torch.int16), integers(sender, torch.int16)
+        self.node_offset, self.pair_offset = integers(node_offset), integers(pair_offset)
+        self.padded = Padded(self.node_offset), Padded(self.pair_offset)
 
     def __len__(self):
-        return len(self.node_offset) - 1
+        return len(self.size)
 
     def __getitem__(self, rows):
-        node, node_row, first = members(self.node_offset, rows)
+        if rows.is_cuda:
+            return Batch(*(of_members[0] for of_members in self.stacked(rows[None])))
+        node, row, first = members(self.node_offset, rows)
         pair, pair_row, _ = members(self.pair_offset, rows)
-        start = first[pair_row]
-        distance = None if self.distance is None else self.distance[pair]
-        return Batch(
+        return Batch(*self._arrays(rows, node, row, pair, first[pair_row]))
+
+    def stacked(self, rows):
+        """MemberBatch of the rows [C, B] of C networks (packed.Padded)."""
+        nodes, pairs = self.padded
+        node, row, first, no_node = nodes.members(rows)
+        pair, pair_row, _, no_pair = pairs.members(rows)
+        batch = MemberBatch(*self._arrays(rows, node, row, pair, first.gather(1, pair_row)))
+        of_pairs = {name: getattr(batch, name).masked_fill(no_pair, 0) for name in ("receiver", "sender", "weight")}
+        return batch._replace(atoms=batch.atoms.masked_fill(no_node, 0), **of_pairs)
+
+    def _arrays(self, rows, node, row, pair, first):
+        """What a Batch holds, from positions of nodes and pairs and the first node of the graph of each pair."""
+        distance = self.distance[pair] if len(self.distance) else self.weight[pair[..., :0]]
+        return (
             self.element[node],
             self.atoms[node],
-            node_row,
-            len(rows),
-            self.receiver[pair] + start,
-            self.sender[pair] + start,
+            self.degree[node],
+            row,
+            self.size[rows],
+            self.receiver[pair] + first,
+            self.sender[pair] + first,
             self.weight[pair],
             distance,
         )
+
+    def reserve(self, steps):
+        """Fix the sizes of the batches of steps (packed.Padded.reserve): those of nodes and of pairs."""
+        return [padded.reserve(steps) for padded in self.padded]

@@ -3,6 +3,9 @@
 import torch
 from torch.nn import functional as F
 
+MULTIPLE = 16  # to which numbers of members are padded: matrix products are compiled for each of their shapes, and few are kept
+SPARE = 1.02  # times the members of the largest step so far are reserved, so that a larger one is rare
+
 
 def members(offset, rows):
     """The members of some rows, one row after another.
@@ -18,3 +21,50 @@ def members(offset, rows):
     packed = F.pad(count.cumsum(0), (1, 0))
     row = torch.repeat_interleave(torch.arange(len(rows), device=offset.device), count)
     return torch.arange(len(row), device=offset.device) + (start - packed[:-1])[row], row, packed
+
+
+class Padded:
+    """Members of the rows of C networks, packed in arrays [C, M] whose size a graph of a GPU can keep: what is behind them is padding.
+
+    Args:
+        offset: [R + 1] int64.
+    """
+
+    def __init__(self, offset):
+        self.offset, self.count, self._reserved = offset, offset.diff(), {}
+
+    def members(self, rows):
+        """`members` for rows [C, B] of C networks, with room for those of the network that has most, or for as many as `reserve`
+        said while a graph is captured.
+
+        Returns:
+            Positions [C, M], rows [C, M], offsets [C, B + 1], and which members are padding [C, M] bool: those are of the last row, at
+            any position.
+        """
+        packed = F.pad(self.count[rows].cumsum(-1), (1, 0))
+        captured = rows.is_cuda and torch.cuda.is_current_stream_capturing()
+        size = self._reserved[rows.shape[1]] if captured else _up(int(packed[:, -1].max()))
+        place = torch.arange(size, device=rows.device).expand(len(rows), -1)
+        row = torch.searchsorted(packed[:, 1:].contiguous(), place.contiguous(), right=True).clamp(max=rows.shape[1] - 1)
+        position = self.offset[rows].gather(1, row) + place - packed.gather(1, row)
+        return torch.minimum(position, self.offset[-1] - 1), row, packed, place >= packed[:, -1:]
+
+    def reserve(self, steps):
+        """Fix the sizes that steps, whose rows are given, need, for graphs that are captured from now on.
+
+        Args:
+            steps: list of int64 tensors [C, B].
+
+        Returns:
+            {B: M}, which has grown where a step needs more than all before.
+        """
+        for size in {rows.shape[1] for rows in steps}:
+            largest = torch.stack([self.count[rows].sum(1).max() for rows in steps if rows.shape[1] == size]).max()
+            if int(largest) > self._reserved.get(size, 0):
+                self._reserved[size] = _up(int(SPARE * int(largest)))
+        return dict(self._reserved)
+
+
+def _up(size):
+    """The next multiple of MULTIPLE."""
+    return -(-size // MULTIPLE) * MULTIPLE

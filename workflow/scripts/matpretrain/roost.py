@@ -12,9 +12,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from matpretrain.attention import ROWS, Packed, PackedMember, kernels
+from matpretrain.attention import Packed, PackedMember, kernels
 from matpretrain.composition import Compositions
-from matpretrain.packed import members
+from matpretrain.packed import MULTIPLE, Padded, members
 
 WIDTH, HEADS, HIDDEN = 64, 3, 256
 TRUNK, HEAD = (1024, 512), (128, 64)
@@ -22,7 +22,6 @@ REPRESENTATION = 256
 READS = ("compositions", "elements")  # what Inputs and Model are made from
 STACKS = True  # networks can train as a cohort: Inputs has `stacked` and `reserve`
 TASKS = ("barlow_twins", "magpie", "structure")  # what Encoder can be pretrained by
-SPARE = 1.02  # times the nodes of the largest step so far are reserved, so that a larger one is rare
 HIDDEN_SHARE = 0.1  # of the elements of a composition, in a masked view
 MASKED = -1  # an element hidden from the encoder: its vector is zero, its weight and its edges stay
 
@@ -78,9 +77,9 @@ class CompositionInputs:
         self.element = torch.as_tensor(compositions.number, dtype=torch.int64, device=device)
         self.fraction = torch.as_tensor(compositions.fraction, dtype=dtype, device=device)
         self.offset = torch.as_tensor(compositions.offset, dtype=torch.int64, device=device)
-        self.count, self._reserved = self.offset.diff(), {}
-        if kernels is None:
-            self.reserve = None  # without them attention on a GPU reads sizes from its arrays, which no graph can hold
+        self.padded = Padded(self.offset)
+        # without the kernels attention on a GPU reads sizes from its arrays, which no graph can hold
+        self.reserve = self.padded.reserve if kernels else None
 
     @classmethod
     def read(cls, path, device="cpu"):
@@ -97,38 +96,11 @@ class CompositionInputs:
         return Batch(self.element[node], self.fraction[node], offset)
 
     def stacked(self, rows):
-        """MemberBatch of the rows [C, B] of C networks, with as many nodes as the largest of them needs, padded to a multiple of ROWS,
-        or as `reserve` says while a graph is captured."""
-        offset = F.pad(self.count[rows].cumsum(-1), (1, 0))
-        captured = rows.is_cuda and torch.cuda.is_current_stream_capturing()
-        n_nodes = self._reserved[rows.shape[1]] if captured else _up(int(offset[:, -1].max()))
-        node = torch.arange(n_nodes, device=rows.device).expand(len(rows), -1)
-        row = torch.searchsorted(offset[:, 1:].contiguous(), node.contiguous(), right=True).clamp(max=rows.shape[1] - 1)
-        source = (self.offset[rows].gather(1, row) + node - offset.gather(1, row)).clamp(max=len(self.element) - 1)
-        padding = node >= offset[:, -1:]
+        """MemberBatch of the rows [C, B] of C networks (packed.Padded)."""
+        source, _, offset, padding = self.padded.members(rows)
         return MemberBatch(
             self.element[source].masked_fill(padding, MASKED), self.fraction[source].masked_fill(padding, 1.0), offset
         )
-
-    def reserve(self, steps):
-        """Fix the sizes of the batches that steps, whose rows are given, need, for graphs that are captured from now on.
-
-        Args:
-            steps: list of int64 tensors [C, B].
-
-        Returns:
-            {B: nodes}, which has grown where a step needs more than all before.
-        """
-        for size in {rows.shape[1] for rows in steps}:
-            largest = torch.stack([self.count[rows].sum(1).max() for rows in steps if rows.shape[1] == size]).max()
-            if int(largest) > self._reserved.get(size, 0):
-                self._reserved[size] = _up(int(SPARE * int(largest)))
-        return dict(self._reserved)
-
-
-def _up(n_nodes):
-    """The next multiple of ROWS."""
-    return -(-n_nodes // ROWS) * ROWS
 
 
 def _uniform(*shape, fan_in):
@@ -209,7 +181,7 @@ class RoostEncoder(nn.Module):
 
     def forward(self, batch, messages=True):
         """Batch of B compositions -> [B, 256]. Without messages every element sees only itself until the pooling."""
-        padding = (0, -len(batch.element) % ROWS)
+        padding = (0, -len(batch.element) % MULTIPLE)
         element, fraction = F.pad(batch.element, padding, value=MASKED), F.pad(batch.fraction, padding, value=1.0)
         # All elements are embedded, whichever are present: so the shapes of products stay the same. The last row is MASKED.
         table = self.embedding(F.pad(self.element_vectors, (0, 0, 0, 1)))

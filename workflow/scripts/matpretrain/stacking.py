@@ -2,6 +2,7 @@
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 
 def for_members(stacked):
@@ -50,7 +51,38 @@ class Product(torch.autograd.Function):
         return dy @ weight if of_x else None, dy.mT @ x, dy.sum(1) if of_bias else None
 
 
-_product = for_members(Product.apply)
+def _convolution(x, weight, bias):
+    """x [C, B, i, L], weight [C, o, i, k] with odd k, bias [C, o] -> [C, B, o, L], zeros beyond the ends: one product per network."""
+    reach = weight.shape[-1] // 2
+    windows = F.pad(x, (reach, reach)).unfold(-1, weight.shape[-1], 1)  # [C, B, i, L, k]
+    columns = windows.permute(0, 2, 4, 1, 3).flatten(3).flatten(1, 2)  # [C, i * k, B * L]
+    found = torch.baddbmm(bias.unsqueeze(-1), weight.flatten(2), columns)
+    return found.unflatten(-1, (x.shape[1], x.shape[3])).transpose(1, 2)
+
+
+def of_member(index, n):
+    """Indices [C, P] below n of C networks -> [C * P] into their rows one below another."""
+    return (index + n * torch.arange(len(index), device=index.device)[:, None]).flatten()
+
+
+def _take(x, index):
+    """x [C, n, k], index [C, P] -> [C, P, k]."""
+    return x.flatten(0, 1).index_select(0, of_member(index, x.shape[1])).unflatten(0, index.shape)
+
+
+def _add(total, index, x):
+    """total [C, n, k], index [C, P], x [C, P, k] -> [C, n, k]."""
+    return total.flatten(0, 1).index_add(0, of_member(index, total.shape[1]), x.flatten(0, 1)).view_as(total)
+
+
+def _largest(least, index, x):
+    """least [C, n, k], index [C, P], x [C, P, k] -> [C, n, k]."""
+    wide = of_member(index, least.shape[1])[:, None].expand(-1, x.shape[-1])
+    return least.flatten(0, 1).scatter_reduce(0, wide, x.flatten(0, 1), "amax").view_as(least)
+
+
+_product, _convolved = for_members(Product.apply), for_members(_convolution)
+take, add, largest = for_members(_take), for_members(_add), for_members(_largest)
 
 
 class MemberLinear(nn.Linear):
@@ -59,3 +91,14 @@ class MemberLinear(nn.Linear):
     def forward(self, x):
         """[B, n_in] -> [B, n_out]."""
         return _product(x, self.weight, self.bias)
+
+
+class MemberConvolution(nn.Conv1d):
+    """A torch convolution of one of several networks under vmap: odd kernel, steps of one, zeros beyond the ends."""
+
+    def forward(self, x):
+        """[B, n_in, L] -> [B, n_out, L]."""
+        return _convolved(x, self.weight, self.bias)
+
+
+MEMBERS = {nn.Linear: MemberLinear, nn.Conv1d: MemberConvolution}  # what stands for which layer
