@@ -137,6 +137,8 @@ def test_floats_are_read_as_they_were_written(tmp_path):
         ("Water of crystallisation after a dot", "CuSO4.5H2O"),
         ("Water of crystallisation in parentheses after a dot", "CuSO4.5(H2O)"),
         ("Ammonia after a dot", "MgCl2.6NH3"),
+        ("Water of crystallisation after a dot and a number apart", "CuSO4.5 H2O"),
+        ("An oxidation state in a formula", "Fe(III)2O3"),
         ("A sign that formulas do not have", "Y3N@C80"),
         ("An amount of zero", "Fe0O"),
     ],

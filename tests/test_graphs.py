@@ -8,7 +8,7 @@ import pytest
 import torch
 from connect_structures import connect_structures
 
-from matpretrain import graphs
+from matpretrain import crystal, graphs
 from matpretrain.sources import aflow_prototypes
 
 FAULTS = "Graphs of structures"
@@ -70,6 +70,19 @@ def test_small_cells_isolated_atoms_and_large_cells(fault):
     assert np.diff(large.pair_offset).tolist() == [3 * 448]
     with fault("A cell so thin that neighbours are hundreds of cells away", "structure thin: 1 atoms", "do not fit"):
         graphs.connect([("thin", np.diag([0.03, 9, 9]), np.array([1], np.uint8), np.zeros((1, 3)))])
+
+
+@pytest.mark.parametrize("make", [graphs.connect, crystal.pack])
+def test_atoms_as_near_as_none_are_end_with_the_structure(make, fault):
+    iron, close = np.array([26, 26], np.uint8), np.array([[0, 0, 0], [0.1, 0, 0]])
+    for what, cell, frac, distance in (
+        ("Two atoms at one place", np.eye(3) * 4, np.zeros((2, 3)), "0 angstrom"),
+        ("Lengths in nanometres", np.eye(3) * 0.4, np.array([[0, 0, 0], [0.5, 0.5, 0.5]]), "0.35 angstrom"),
+        ("Two atoms at one place across the edge of the cell", np.eye(3) * 4, close * -9.999, "0.0004 angstrom"),
+    ):
+        with fault(what, "structure b: two atoms", distance, "in angstrom", "correct or remove"):
+            make([("a", *CUBE), ("b", cell, iron, frac)])
+    assert len(make([("b", np.eye(3) * 7.4, iron, close)])) == 1
 
 
 def without_times(line):

@@ -194,6 +194,15 @@ def test_the_command_line_writes_all_columns(trained, formulas, tmp_path, capsys
     assert capsys.readouterr().out.splitlines()[0] == ",".join(COLUMNS)
 
 
+def test_predictions_do_not_replace_the_formulas(trained, formulas, capsys, fault):
+    path = formulas("formula,note\nFe2O3,mine\n")
+    assert main([str(path), "--model", str(trained[0]), "--output", str(path.parent / "." / path.name)]) == 1
+    line = capsys.readouterr().err.strip()
+    with fault("Predictions that would replace the formulas", path.name, "name another --output"):
+        raise DataError(line.removeprefix("error: "))
+    assert path.read_text() == "formula,note\nFe2O3,mine\n"
+
+
 def test_ids_are_kept_and_unknown_elements_dropped_on_request(trained, formulas, fault):
     said = []
     path = formulas("formula,id\nFe2O3,a\nOg,b\nGaAs,c\n")

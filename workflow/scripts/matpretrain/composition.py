@@ -12,7 +12,8 @@ import numpy as np
 
 N_ELEMENTS = 118
 MISREAD = re.compile(  # what pymatgen would take for something else, in silence
-    r"(?P<hydrate>(?<![A-Za-z)\]}]0)[.*·•]\d[\d.]*\(?(?:[HD]2O|NH3)\)?$)"  # CuSO4.5H2O: it reads O5.5 (Na0.5H2O is none)
+    r"(?P<hydrate>(?<![A-Za-z)\]}]0)[.*·•]\s*\d[\d.]*\s*\(?(?:[HD]2O|NH3)\)?$)"  # CuSO4.5H2O: it reads O5.5 (Na0.5H2O is none)
+    r"|(?P<state>\((?:I{2,3}|IV|VI{1,3}|[IV](?=\)(?!\d)))\))"  # Fe(III)O: it reads iodine
     r"|(?P<sign>[^A-Za-z0-9.()\[\]{} +-])"  # Y3N@C80: it skips the @
     r"|(?<=[A-Za-z)\]}])(?<!\d[eE])(?P<nothing>0+\.?0*|\.0+)(?![\d.eE])"  # Fe0O: it leaves Fe out
 )
@@ -98,6 +99,8 @@ def _why(misread):
         return (
             f"ends in {found!r}: write molecules of crystallisation in parentheses and their number behind, as in CuSO4(H2O)5"
         )
+    if misread.lastgroup == "state":
+        return f"holds {found!r}: leave oxidation states out, and write iodine and vanadium without parentheses"
     if misread.lastgroup == "nothing":
         return f"has an amount of zero ({found!r}): leave the element out"
     return f"is not a chemical formula: it holds {found!r}"

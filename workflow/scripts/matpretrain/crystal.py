@@ -22,6 +22,7 @@ N_NEIGHBOURS = 12
 GROWTH = 1.5  # first guess of the search: the sphere that holds 1.5 times as many atoms
 TIE = 1e-4  # angstrom; distances that round to the same multiple are equal
 COINCIDENT = 1e-8  # angstrom; an atom this near to itself is itself
+CLOSEST = 0.4  # angstrom; atoms this near are a mistake: in H2 they are 0.74 apart, and 4 angstrom are 0.4 nm
 KEYS = ("id", "lattice", "species", "frac_coords")
 
 
@@ -68,7 +69,7 @@ def lattice_matrix(parameters):
     if not np.isfinite(parameters).all():
         raise ValueError("lattice holds a number that is not finite")
     lengths, cos = parameters[:3], np.cos(np.radians(parameters[3:]))
-    if lengths.min() <= 0 or 1 + 2 * cos.prod() - (cos**2).sum() < FLAT:
+    if lengths.min() < CLOSEST or 1 + 2 * cos.prod() - (cos**2).sum() < FLAT:
         raise ValueError(f"no cell has the lattice {parameters.tolist()}")
     return np.array(Lattice.from_parameters(*parameters, vesta=True).matrix)
 
@@ -290,6 +291,15 @@ def nearest(lattice, frac, k=N_NEIGHBOURS):
     return neighbour, distance
 
 
+def check_apart(identity, distance):
+    """Raise DataError where atoms of a structure, whose distances [P] in angstrom are given, are as near as none are."""
+    if distance.min(initial=np.inf) < CLOSEST:
+        raise DataError(
+            f"structure {identity}: two atoms are {distance.min():.2g} angstrom apart; lengths are in angstrom and every atom is there "
+            "once: correct or remove the structure"
+        )
+
+
 def pack(structures):
     """Crystals of an iterable of structures."""
     ids, numbers, tables, offset = [], [], [], [0]
@@ -297,6 +307,7 @@ def pack(structures):
         ids.append(identity)
         numbers.append(number)
         tables.append(nearest(lattice, frac))
+        check_apart(identity, tables[-1][1])
         offset.append(offset[-1] + len(number))
     neighbour, distance = (np.concatenate(parts) for parts in zip(*tables, strict=True))
     return Crystals(np.concatenate(numbers), np.array(offset, np.int64), neighbour, distance, np.array(ids))

@@ -10,7 +10,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from matpretrain.crystal import owners, pairs_within
+from matpretrain.crystal import check_apart, owners, pairs_within
 from matpretrain.files import DataError, atomic_path
 
 CUTOFF = 5.0  # angstrom (New et al. 2024, table 5)
@@ -56,11 +56,11 @@ def connect(structures):
     An atom's own images are neighbours too; an atom without neighbours there is in no pair.
 
     Raises:
-        DataError: a cell so large or so flat that it does not fit the arrays, by its id.
+        DataError: a cell so large or so flat that it does not fit the arrays, or with atoms as near as none are, by its id.
     """
     parts = {name: [] for name in ("number", "position", "lattice", "first", "second", "image")}
     for identity, lattice, number, frac in structures:
-        first, second, image, _ = pairs_within(lattice, frac, CUTOFF)
+        first, second, image, distance = pairs_within(lattice, frac, CUTOFF)
         x, y, z = image.T
         ahead = (x > 0) | ((x == 0) & ((y > 0) | ((y == 0) & (z > 0))))  # one of each image and its opposite
         once = np.flatnonzero((first < second) | ((first == second) & ahead))
@@ -71,6 +71,7 @@ def connect(structures):
                 f"structure {identity}: {len(number)} atoms with neighbours {furthest} cells away do not fit a graph; "
                 "reduce the cell or remove the structure"
             )
+        check_apart(identity, distance)
         parts["number"].append(number.astype(np.uint8))
         parts["position"].append((frac @ lattice).astype(np.float32))
         parts["lattice"].append(np.asarray(lattice, np.float32)[None])

@@ -6,6 +6,7 @@ python -m matpretrain.predict FORMULAS.csv --model results/finetune/DATASET/MODE
 import argparse
 import importlib
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -121,6 +122,8 @@ def main(arguments=None):
         print(text, file=sys.stderr)
 
     try:
+        if given.output and Path(given.output).resolve() == Path(given.formulas).resolve():
+            raise DataError(f"{given.output}: this is the file of the formulas; name another --output")
         predicted = predict_file(given.formulas, seed_folders(given.model), given.formula, given.unknown_elements, say)
         if given.output:
             write_csv(predicted, given.output)
