@@ -1,4 +1,4 @@
-"""Rate of C Roosts that train as one cohort against the same one after another, on a CPU or GPU, in turns.
+"""Rate of C Roosts (or --encoder finder) that train as one cohort against the same one after another, on a CPU or GPU, in turns.
 
     .venv/bin/snakemake -c1 results/data/matbench_phonons/table.csv results/data/elements/matscholar.npy
     .venv/bin/python benchmark/cohort.py results/data/matbench_phonons --sizes 5 20 [--device cuda] [--precision bfloat16]
@@ -11,6 +11,7 @@ they are replayed, as finetuning does), the cohort is replayed.
 
 import argparse
 import copy
+import importlib
 import sys
 import time
 from pathlib import Path
@@ -26,7 +27,6 @@ from matpretrain.cohort import Cohort, level
 from matpretrain.composition import Compositions
 from matpretrain.objectives import robust_l1
 from matpretrain.recipe import Recipe
-from matpretrain.roost import Inputs, Roost
 from matpretrain.training import fit_cohort, predict_members
 
 
@@ -55,6 +55,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("dataset", type=Path, help="folder with table.csv and compositions.npz; element vectors are beside it")
     parser.add_argument("--sizes", type=int, nargs="+", default=[5, 20])
+    parser.add_argument("--encoder", default="roost", help="module of a network of compositions whose weights can be stacked")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="float32")
     parser.add_argument("--epochs", type=int, default=4, help="at least 3: the first two are not timed")
@@ -68,7 +69,8 @@ if __name__ == "__main__":
     device = options.device
     target = pd.read_csv(options.dataset / "table.csv")["target"].to_numpy()
     target = torch.tensor((target - target.mean()) / target.std(), dtype=torch.float32, device=device)[:, None]
-    inputs = Inputs(Compositions.read(options.dataset / "compositions.npz"), device)
+    network = importlib.import_module(f"matpretrain.{options.encoder}")
+    inputs = network.Inputs(Compositions.read(options.dataset / "compositions.npz"), device)
     vectors = np.load(options.dataset.parent / "elements" / "matscholar.npy")
     rows = torch.arange(min(options.rows, len(inputs)), device=device)
     recipe = Recipe(
@@ -78,7 +80,7 @@ if __name__ == "__main__":
     for size in options.sizes:
         rates, memory = {"one after another": [], "as one": []}, {}
         for _ in range(options.rounds):
-            models = [Roost(vectors, 2).to(device) for _ in range(size)]
+            models = [network.Model(vectors, 2).to(device) for _ in range(size)]
             alone = [seconds(Cohort([copy.deepcopy(model)]), inputs, target, recipe, rows, options.replay) for model in models]
             as_one = seconds(Cohort(models), inputs, target, recipe, rows, True)
             rates["one after another"].append(size * len(rows) / sum(time for time, _ in alone))
