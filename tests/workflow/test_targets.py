@@ -41,12 +41,15 @@ def test_two_networks_side_by_side_on_rows_that_neither_was_trained_on(checkout)
             "b": {"encoder": "finder", "label": "with structures", "arguments": small | {"mode": "structure"}},
         },
         "modes": {"datasets": ["aflow_density"], "models": ["a", "b"]},
-        "benchmark": {"seeds": [0]},
+        "benchmark": {"seeds": [0, 1]},
+        "cohort": "all",
         "encoder_recipes": {"finder": {"epochs": 1, "batch_size": 32}},
     }
     (checkout.folder / "my.yaml").write_text(yaml.safe_dump(config))
     done = checkout.snakemake("--configfile", "my.yaml", "--", "modes")
     assert done.returncode == 0, done.text
+    for model in "ab":
+        assert f"[finetune_together aflow_density  {model}] 284 rows, 4 folds, in cohorts of 4, 1 at a time" in done.text
     table = read_csv(checkout.folder / "results/data/aflow_density/table.csv", dtype={"id": str}).set_index("id")
     for model in "ab":
         with np.load(checkout.folder / f"results/finetune/aflow_density/{model}/seed0/test_rows.npz") as arrays:
@@ -209,25 +212,28 @@ def test_who_trains_together(checkout):
         "a": {"datasets": ["mine"], "sizes": [20], "models": ["roost", "dummy"], "reference": "dummy"},
         "b": {"datasets": ["mine"], "sizes": [20, 30], "models": ["roost-ssl", "roost"], "reference": "roost"},
     }
-    listed = ["roost-onehot", "roost", "roost-ssl", "roost-fl", "finder", "dummy"]
+    listed = ["roost-onehot", "roost", "roost-ssl", "roost-fl", "finder", "rescnn", "dummy"]
     benchmark = {"datasets": ["mine"], "models": listed, "seeds": [0, 1], "exclude": {"mine": ["roost-fl"]}, "probes": []}
     datasets = {name: {"csv": "mine.csv", "target": "energy", "unit": "eV/atom"} for name in ("mine", "beside")}
     changes = {"benchmark": benchmark, "models": models, "subsets": subsets, "datasets": datasets}
     arguments = [*write_config(checkout.folder, **changes), "--config", "cohort=all"]
     pattern = "results/finetune/mine{}/{}/seed{}/predictions.csv"
-    targets = [pattern.format("", m, 0) for m in ("roost-onehot", "roost-ssl", "finder")]
+    targets = [pattern.format("", m, 0) for m in ("roost-onehot", "roost-ssl", "finder", "rescnn")]
     targets += [
         "results/finetune/beside/roost/seed0/predictions.csv",
         pattern.format("@20", "roost", 1),
         pattern.format("@30", "roost", 7),
         "results/finetune/optical_constants/roost/seed0/predictions.csv",
+        "results/finetune/aflow_density/finder-structure/seed0/predictions.csv",
     ]
     done = checkout.snakemake("-n", *arguments, "--", *targets)
     assert done.returncode == 0, done.text
     groups = {
         output: inputs for inputs, output in re.findall(r"input: (.*)\n *output: results/together/(\S+)/folds", done.text)
     }
-    assert sorted(groups) == ["beside/roost", "mine/roost", "mine/roost-onehot", "mine@20/roost"], done.text
+    own = ["mine/finder", "mine/roost", "mine/roost-onehot", "mine@20/roost"]
+    assert sorted(groups) == ["aflow_density/finder-structure", "beside/roost", *own], done.text
+    assert "results/structures/aflow_density/graphs.safetensors" in groups["aflow_density/finder-structure"]
     encoder = "results/pretrain/ssl/encoder.safetensors"
     assert {name for name, inputs in groups.items() if encoder in inputs} == {"mine/roost", "mine@20/roost"}
     assert "pretrain/fl" not in done.text
