@@ -174,6 +174,31 @@ def test_spectra_and_modes_that_do_not_fit_are_refused(fault, what, changes, lin
         check(overlaid(shipped, changes), PROJECT)
 
 
+@pytest.mark.parametrize(
+    ("what", "changes", "line"),
+    [
+        (
+            "A rate that is not finite",
+            {"recipe": {"learning_rate": float("inf")}},
+            "recipe.learning_rate: inf is not of type 'number'",
+        ),
+        (
+            "A seed that some generators cannot take",
+            {"benchmark": {"seeds": [2**32]}},
+            "benchmark.seeds.0: 4294967296 is greater than",
+        ),
+        (
+            "A target without a name",
+            {"datasets": {"mine": {"csv": "mine.csv", "target": "", "unit": "eV"}}},
+            "datasets.mine.target: '' should be non-empty",
+        ),
+    ],
+)
+def test_values_out_of_range_are_refused(fault, what, changes, line, shipped):
+    with fault(what, f"config key {line}"):
+        check(overlaid(shipped, changes), PROJECT)
+
+
 def test_jobs_inherit_the_backend_and_sleeping_threads(shipped, monkeypatch):
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     monkeypatch.delenv("MATGL_BACKEND", raising=False)

@@ -10,6 +10,7 @@ import tabulate_huang2024
 from compare_models import compare_models
 
 from matpretrain import plots, plots_finder, statistics
+from matpretrain.tables import markdown_table
 
 LABELS = {"a": "Alloys", "b": "Borides", "roost": "Roost", "rf": "RF", "crabnet": "CrabNet"}
 PAPER = pd.DataFrame(
@@ -140,3 +141,7 @@ def test_the_figure_of_two_modes_holds_maps_and_correlations():
     ]
     assert [text.get_text() for text in table.texts] == ["0.60", "1.10", "0.70", "1.20"]
     plt.close("all")
+
+
+def test_a_bar_in_a_label_does_not_end_a_cell():
+    assert markdown_table(["a", "b|c"], [["|d|", 1]]).splitlines() == [r"| a | b\|c |", "|---|---|", r"| \|d\| | 1 |"]

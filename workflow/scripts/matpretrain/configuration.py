@@ -1,5 +1,6 @@
 """The merged configuration, checked before any rule is planned: one line that names the key and the remedy."""
 
+import math
 import os
 import re
 from pathlib import Path
@@ -15,9 +16,12 @@ SOURCES = {
     "models": ("encoder (a network)", "estimator with features"),
     "datasets": ("matbench", "matminer", "csv", "embedded", "by_hand"),
 }  # registry: the keys of which an entry has exactly one
-VALIDATOR = jsonschema.validators.extend(  # 3.0, to which Python objects where it counts, is no integer here
-    jsonschema.Draft202012Validator,
-    type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int),
+TYPES = {
+    "integer": lambda _, value: type(value) is int,  # 3.0, to which Python objects where it counts, is none
+    "number": lambda _, value: type(value) in (int, float) and math.isfinite(value),
+}
+VALIDATOR = jsonschema.validators.extend(
+    jsonschema.Draft202012Validator, type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine_many(TYPES)
 )
 
 

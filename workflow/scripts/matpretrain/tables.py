@@ -3,7 +3,7 @@
 
 def markdown_table(headings, rows, notes=()):
     """Markdown of a table, one text or number per heading in every row, and of notes below it."""
-    lines = [" | ".join(map(str, row)) for row in (headings, *rows)]
+    lines = [" | ".join(str(cell).replace("|", "\\|") for cell in row) for row in (headings, *rows)]
     lines = [f"| {line} |" for line in lines]
     lines.insert(1, "|---" * len(headings) + "|")
     return "\n".join(lines) + "\n" + "".join(["\n", *(f"* {note}\n" for note in notes)] if notes else [])
