@@ -12,6 +12,7 @@ from conftest import PROJECT, overlaid
 from packaging.requirements import Requirement
 
 from matpretrain.configuration import check, set_environment
+from matpretrain.files import DataError
 from matpretrain.sources import EMBEDDED, SPECTRA
 
 FAULTS = "Configuration: what does not fit together"
@@ -197,6 +198,20 @@ def test_spectra_and_modes_that_do_not_fit_are_refused(fault, what, changes, lin
 def test_values_out_of_range_are_refused(fault, what, changes, line, shipped):
     with fault(what, f"config key {line}"):
         check(overlaid(shipped, changes), PROJECT)
+
+
+def test_numbers_within_a_value_of_the_command_line_are_read(shipped):
+    text = {"recipe": {"epochs": "3", "learning_rate": "1.0e-3"}, "benchmark": {"seeds": ["0", "1"]}}
+    changed = overlaid(
+        shipped, text | {"datasets": {"mine": {"csv": "README.md", "target": "7", "unit": "eV", "log10": "true"}}}
+    )
+    check(changed, PROJECT)
+    assert changed["recipe"]["epochs"] == 3 and changed["recipe"]["learning_rate"] == 0.001
+    assert changed["benchmark"]["seeds"] == [0, 1]
+    assert changed["datasets"]["mine"]["target"] == "7" and changed["datasets"]["mine"]["log10"] is True
+    for bad in ("three", "{3", "3.5"):
+        with pytest.raises(DataError, match=r"config key recipe\.epochs: .* is not of type 'integer'"):
+            check(overlaid(shipped, {"recipe": {"epochs": bad}}), PROJECT)
 
 
 def test_jobs_inherit_the_backend_and_sleeping_threads(shipped, monkeypatch):

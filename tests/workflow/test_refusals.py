@@ -89,6 +89,12 @@ def test_what_is_missing_is_told_in_one_line_although_earlier_results_are_there(
     assert checkout.planned(*arguments, "--", "tables") == []  # no lock is left
 
 
+def test_another_folder_is_refused_before_anything_is_read(checkout, tmp_path_factory):
+    done = checkout.snakemake("-n", "--directory", str(tmp_path_factory.mktemp("elsewhere")))
+    assert done.returncode == 1
+    assert done.text.splitlines()[-1].startswith(f"start Snakemake in the folder of the project ({checkout.folder})")
+
+
 @pytest.mark.parametrize(
     ("what", "changes", "words"),
     [

@@ -11,14 +11,6 @@ from matpretrain.files import DataError
 from matpretrain.provenance import fingerprint, reads, stacks, structures_read
 from matpretrain.unfinished import keep_unfinished
 
-
-def refuse(line):
-    """End the call with one line for the user. An error that a function of inputs raises would be passed over in silence where
-    the file that needs them is there from an earlier run."""
-    print(line, file=sys.stderr)
-    raise SystemExit(1)
-
-
 try:
     check(config, Path(workflow.basedir))
 except DataError as error:

@@ -58,6 +58,7 @@ def set_environment(config):
 def _check_schema(config, path):
     """Unknown keys, wrong types, missing keys."""
     validator = VALIDATOR(yaml.safe_load(path.read_text()))
+    _read_numbers(config, validator)
     error = jsonschema.exceptions.best_match(validator.iter_errors(config))
     if not error:
         return
@@ -69,6 +70,22 @@ def _check_schema(config, path):
     if error.validator == "type" and re.fullmatch(r"[-+]?\d+e[-+]?\d+", str(error.instance)):
         hint = " (YAML reads 1e-3 as text: write 1.0e-3)"
     refuse(key, f"{error.message}{hint}; see config/README.md for the keys and their types")
+
+
+def _read_numbers(config, validator):
+    """Numbers and truth values within a value of --config, which Snakemake leaves as text."""
+    for error in list(validator.iter_errors(config)):
+        if error.validator == "type" and isinstance(error.instance, str):
+            try:
+                value = yaml.safe_load(error.instance)
+            except yaml.YAMLError:
+                continue
+            if validator.is_type(value, "number") or validator.is_type(value, "boolean"):
+                *folders, key = error.absolute_path
+                place = config
+                for folder in folders:
+                    place = place[folder]
+                place[key] = value
 
 
 def _check_files(config, package):

@@ -36,8 +36,8 @@ def read_rows(path):
     try:
         with get_handle(path, "rb", compression="infer", is_text=False) as source:
             content = source.handle.read()
-        if (place := content.find(b"\0")) >= 0:  # where pandas would end the cell
-            line = len((content[:place] + b".").splitlines())
+        if (nul := content.find(b"\0")) >= 0:  # where pandas would end the cell
+            line = len((content[:nul] + b".").splitlines())
             raise DataError(f"{path}: line {line} holds a NUL byte; remove it, or save the file as UTF-8 if it is UTF-16")
         table = pd.read_csv(BytesIO(content), dtype=str, keep_default_na=False, skip_blank_lines=False, header=None)
     except FileNotFoundError:
