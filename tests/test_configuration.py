@@ -209,6 +209,10 @@ def test_numbers_within_a_value_of_the_command_line_are_read(shipped):
     assert changed["recipe"]["epochs"] == 3 and changed["recipe"]["learning_rate"] == 0.001
     assert changed["benchmark"]["seeds"] == [0, 1]
     assert changed["datasets"]["mine"]["target"] == "7" and changed["datasets"]["mine"]["log10"] is True
+    subset = {"datasets": ["matbench_steels"], "sizes": ["20", "10%"], "models": ["roost", "dummy"], "reference": "dummy"}
+    changed = overlaid(shipped, {"subsets": {"mine": subset}})
+    check(changed, PROJECT)
+    assert changed["subsets"]["mine"]["sizes"] == [20, "10%"]
     for bad in ("three", "{3", "3.5"):
         with pytest.raises(DataError, match=r"config key recipe\.epochs: .* is not of type 'integer'"):
             check(overlaid(shipped, {"recipe": {"epochs": bad}}), PROJECT)

@@ -155,7 +155,7 @@ def test_compositions_are_those_of_the_structures(prototypes):
         ("An infinite angle", entry(id="b", lattice=[1, 2, 3, 90, 90, float("inf")]), ["line 2 (id b)", "lattice", "finite"]),
         ("Angles that close no cell", entry(id="b", lattice=[1, 2, 3, 90, 30, 30]), ["line 2 (id b)", "no cell"]),
         ("A flat cell", entry(id="b", lattice=[1, 2, 3, 90, 90, 180]), ["line 2 (id b)", "no cell"]),
-        ("A lattice shorter than any bond", entry(id="b", lattice=[0.2, 2, 3, 90, 90, 90]), ["line 2 (id b)", "no cell"]),
+        ("A lattice shorter than any bond", entry(id="b", lattice=[0.2, 2, 3, 90, 90, 90]), ["line 2 (id b)", "angstrom"]),
         ("A lattice vector of no length", entry(id="b", lattice=[0, 2, 3, 90, 90, 90]), ["line 2 (id b)", "no cell"]),
         ("The id of an earlier structure", entry(), ["line 2 (id NaCl)", "also at", "line 1", "unique"]),
     ],

@@ -1,3 +1,5 @@
+from collections import namedtuple
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,7 @@ from matpretrain.finder_graphs import GraphInputs
 from matpretrain.graphs import connect, save_graphs
 from matpretrain.training import fit_cohort
 
+Signal = namedtuple("Signal", "x")
 FORMULAS = ["SrTiO3", "O2", "Fe", "LiFePO4", "Fe0.5C0.25N0.25", "K2O2", "H2O"]
 
 
@@ -166,6 +169,43 @@ def test_a_cohort_trains_as_its_networks_do_alone():
         assert [row["loss"] for row in histories[k]] == pytest.approx([row["loss"] for row in own[0]], rel=1e-9)
         for a, b in zip(together.member(k).parameters(), model.parameters(), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-9)
+
+
+def test_compositions_without_pairs_have_room_for_none():
+    inputs = GraphInputs(parse_formulas(["Fe", "NaCl", "SrTiO3"])[0])
+    steps = [torch.tensor([[1, 2], [2, 2]]), torch.tensor([[0], [0]])]
+    assert inputs.reserve(steps) == [{2: 16, 1: 16}, {2: 16, 1: 0}]
+    assert inputs.stacked(steps[1]).weight.shape == (2, 0)
+    alone = GraphInputs(parse_formulas(["Fe"])[0])
+    assert alone.reserve(steps[1:]) == [{1: 16}, {1: 0}] and len(alone[torch.tensor([0])].sender) == 0
+
+
+def test_convolutions_of_a_cohort_are_those_of_torch():
+    class Convolved(torch.nn.Module):
+        def __init__(self, **options):
+            super().__init__()
+            self.layer = torch.nn.Conv1d(2, 3, **options)
+
+        def forward(self, batch):
+            return self.layer(batch.x)
+
+    class Signals:
+        x = torch.randn(2, 4, 2, 9)
+
+        def __getitem__(self, rows):
+            return Signal(self.x[0])
+
+        def stacked(self, rows):
+            return Signal(self.x)
+
+    for options in ({"kernel_size": 3, "padding": 1}, {"kernel_size": 5, "padding": "same"}, {"kernel_size": 3, "stride": 2},
+                    {"kernel_size": 3, "padding": "same", "bias": False}, {"kernel_size": 2}, {"kernel_size": 3, "dilation": 2},
+                    {"kernel_size": 3, "padding": "same", "padding_mode": "circular"}):  # fmt: skip
+        torch.manual_seed(0)
+        models = [Convolved(**options), Convolved(**options)]
+        found = Cohort(models)(Signals(), torch.zeros(2, 4, dtype=torch.int64))
+        for own, model, x in zip(found, models, Signals.x, strict=True):
+            torch.testing.assert_close(own, model.layer(x))
 
 
 def test_constraints_clip_and_penalties_name_every_kernel_once():

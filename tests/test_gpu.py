@@ -180,9 +180,12 @@ def test_pretraining_with_a_target_is_replayed_and_learns_as_on_the_cpu(composit
 
 
 def test_an_interrupted_replayed_training_goes_on(compositions, vectors, tmp_path, monkeypatch):
-    own = members(compositions, vectors)[:2]  # a state of them is written after every step
+    def train(*state):
+        own = members(compositions, vectors)[:2]  # a state of them is written after every step
+        return finetune.train_members(own, lambda text: None, *state)
+
     monkeypatch.setenv(states.MINUTES, "0")
-    whole = finetune.train_members(own, lambda text: None)
+    whole = train()
     state, step, calls = tmp_path / "training.pt", replay.Replayed.__call__, iter(range(10_000))
     stops = {13, 30}
 
@@ -194,8 +197,8 @@ def test_an_interrupted_replayed_training_goes_on(compositions, vectors, tmp_pat
     monkeypatch.setattr(replay.Replayed, "__call__", stopped)
     for _ in stops:
         with pytest.raises(KeyboardInterrupt):
-            finetune.train_members(own, lambda text: None, state)
-    resumed = finetune.train_members(own, lambda text: None, state)
+            train(state)
+    resumed = train(state)
     for (_, a, _), (_, b, _) in zip(resumed, whole, strict=True):
         assert len(a) == len(b) == 4 and np.allclose(a["loss"], b["loss"], rtol=2e-2)
 

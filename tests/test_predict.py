@@ -312,7 +312,7 @@ BIAS = "fold1.head.2.bias"
         ("A model with other outputs", edit_record(n_outputs=1), ["fold0.head.2.bias and 3 more", "another shape"]),
         ("Seeds trained with different losses", edit_record(loss="l1"), ["seed1: loss is not that of", "seed0"]),
         ("Seeds trained on other numbers of rows", edit_record(size="20"), ["seed1: size is not that of", "seed0"]),
-        ("Seeds trained on another table", edit_record(table_sha256="0" * 64), ["seed1: table_sha256 is not that of", "seed0"]),
+        ("Seeds trained on another table", edit_record(data_sha256="0" * 64), ["seed1: data_sha256 is not that of", "seed0"]),
         ("Seeds trained on different datasets", edit_record(dataset="other"), ["seed1: dataset is not that of", "seed0"]),
         ("A model without a layer", edit_weights(lambda t: t.pop(BIAS)), [BIAS, "missing"]),
         ("A model without its compositions", edit_weights(lambda t: t.pop("train.offset")), ["seed1", "train.offset"]),

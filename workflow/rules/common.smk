@@ -355,6 +355,15 @@ if runs(FROZEN):
     TABLES["3"] = FROZEN + [m for m in ("rf-onehot", "dummy") if m in MODELS]
 
 
+def recorded_tasks(model):
+    """Those of `matbench_tasks` with all rows, as Matbench records them."""
+    return [
+        d
+        for d in matbench_tasks(model)
+        if config["datasets"][d].get("missing_structures") != "drop"
+    ]
+
+
 def matbench_tasks(model):
     """Matbench tasks of the benchmark, with their official folds, that a model runs on."""
     own = ("n_folds", "split", "split_seed", "test_fraction")

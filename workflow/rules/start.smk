@@ -1,4 +1,4 @@
-"""Where and how a call ends before anything is planned."""
+"""How a call ends with a line for the user, and where Snakemake has to be started."""
 
 import os
 import sys

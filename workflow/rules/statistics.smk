@@ -59,7 +59,11 @@ rule compare_published:
     conda:
         "../../envs/analysis.yaml"
     params:
-        official=sorted({d for m in MODELS for d in matbench_tasks(m)}),
+        official={
+            d: config["datasets"][d]["matbench"]
+            for m in MODELS
+            for d in matbench_tasks(m)
+        },
         submissions=SUBMISSIONS,
         structures={
             m: {d: structure_note(d) for d in DATASETS}
@@ -177,11 +181,11 @@ rule tabulate_probes:
 rule record_matbench:
     input:
         tables=lambda w: [
-            f"results/data/{d}/table.csv" for d in matbench_tasks(w.model)
+            f"results/data/{d}/table.csv" for d in recorded_tasks(w.model)
         ],
         predictions=lambda w: [
             f"results/finetune/{d}/{w.model}/predictions.csv"
-            for d in matbench_tasks(w.model)
+            for d in recorded_tasks(w.model)
         ],
     output:
         "results/matbench/{model}.json.gz",
@@ -191,15 +195,15 @@ rule record_matbench:
         "../../envs/matbench.yaml"
     params:
         tasks=lambda w: [
-            config["datasets"][d]["matbench"] for d in matbench_tasks(w.model)
+            config["datasets"][d]["matbench"] for d in recorded_tasks(w.model)
         ],
         metadata=lambda w: {
             "algorithm": label(w.model),
             "software": "matpretrain",
-            "seeds": {d: seeds_of(d, w.model) for d in matbench_tasks(w.model)},
+            "seeds": {d: seeds_of(d, w.model) for d in recorded_tasks(w.model)},
             "recipe": {
                 d: recipe_of(d, w.model)
-                for d in matbench_tasks(w.model)
+                for d in recorded_tasks(w.model)
                 if w.model in NETWORKS
             },
         },
@@ -228,4 +232,4 @@ rule tables:
 
 rule matbench:
     input:
-        [f"results/matbench/{m}.json.gz" for m in MODELS if matbench_tasks(m)],
+        [f"results/matbench/{m}.json.gz" for m in MODELS if recorded_tasks(m)],

@@ -15,20 +15,22 @@ COLUMNS = [
 ]  # fmt: skip
 
 
-def compare_published(scores, published, submissions, structures):
+def compare_published(scores, published, submissions, structures, tasks):
     """One row per dataset and model that has a published counterpart on it.
 
     Args:
-        scores: results/scores.csv of datasets with the official folds.
+        scores: results/scores.csv.
         published: resources/paper/matbench_submissions.csv.
         submissions: {model: submission}.
         structures: {model: {dataset: whose structures it read}} of networks that read structures.
+        tasks: {dataset: Matbench's name} of the datasets with the official folds.
     """
     long = published.melt(["dataset", "submission"], [f"fold_{k}" for k in range(5)], "fold", "mae")
     long = long.assign(fold=long["fold"].str[-1].astype(int), part="test", seed=0)
     rows = []
     for (dataset, model), part in scores[scores["part"] == "test"].groupby(["dataset", "model"], sort=False):
-        theirs = long[(long["dataset"] == dataset) & (long["submission"] == submissions.get(model))].assign(model=PUBLISHED)
+        theirs = long[(long["dataset"] == tasks.get(dataset)) & (long["submission"] == submissions.get(model))]
+        theirs = theirs.assign(dataset=dataset, model=PUBLISHED)
         if len(theirs):
             tests = compare(pd.concat([part, theirs]), model, PUBLISHED)
             row = {name: tests[key] for key, name in NAMES.items()} | summarise(part) | tests
@@ -53,9 +55,7 @@ def markdown(table, labels, units):
 if __name__ == "__main__":
     with job(snakemake):
         p = snakemake.params
-        scores = read_csv(snakemake.input.scores)
-        table = compare_published(
-            scores[scores["dataset"].isin(p.official)], read_csv(snakemake.input.published), p.submissions, p.structures
-        )
+        files = snakemake.input
+        table = compare_published(read_csv(files.scores), read_csv(files.published), p.submissions, p.structures, p.official)
         write_csv(table, snakemake.output.csv)
         write_text(markdown(table, p.labels, p.units), snakemake.output.md)

@@ -304,7 +304,7 @@ if __name__ == "__main__":
                 "loss": p.loss,
                 "recipe": dict(p.recipe),
                 "dataset": snakemake.wildcards.dataset,
-                "table_sha256": sha256(files.table),
+                "data_sha256": sha256(files.get("spectra") or files.table),
                 "size": p.size,
                 "inner_fraction": p.inner_fraction,
                 "model": snakemake.wildcards.model,

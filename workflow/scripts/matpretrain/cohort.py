@@ -12,7 +12,7 @@ from torch import nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.nn import functional as F
 
-from matpretrain.stacking import MEMBERS
+from matpretrain.stacking import member_class
 
 FILL = -1  # no row
 
@@ -42,7 +42,7 @@ class Cohort(nn.Module):
             for name, parameter in self.network.named_parameters():
                 parameter.data = stacked[name].detach()
             for module in self.network.modules():
-                module.__class__ = MEMBERS.get(type(module), type(module))
+                module.__class__ = member_class(module)
 
     def forward(self, inputs, rows):
         """Outputs [C, B, k] of every member for its own rows.

@@ -13,7 +13,7 @@ import numpy as np
 N_ELEMENTS = 118
 MISREAD = re.compile(  # what pymatgen would take for something else, in silence
     r"(?P<hydrate>(?<![A-Za-z)\]}]0)[.*·•]\s*\d[\d.]*\s*\(?(?:[HD]2O|NH3)\)?$)"  # CuSO4.5H2O: it reads O5.5 (Na0.5H2O is none)
-    r"|(?P<state>\((?:I{2,3}|IV|VI{1,3}|[IV](?=\)(?!\d)))\))"  # Fe(III)O: it reads iodine
+    r"|(?P<state>[(\[](?:I{2,3}|IV|VI{1,3}|[IV](?=.(?!\d)))[)\]])"  # Fe(III)O: it reads iodine (as (I)2 is meant)
     r"|(?P<sign>[^A-Za-z0-9.()\[\]{} +-])"  # Y3N@C80: it skips the @
     r"|(?<=[A-Za-z)\]}])(?<!\d[eE])(?P<nothing>0+\.?0*|\.0+)(?![\d.eE])"  # Fe0O: it leaves Fe out
 )

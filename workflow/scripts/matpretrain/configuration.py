@@ -73,8 +73,10 @@ def _check_schema(config, path):
 
 
 def _read_numbers(config, validator):
-    """Numbers and truth values within a value of --config, which Snakemake leaves as text."""
-    for error in list(validator.iter_errors(config)):
+    """Read numbers and truth values that are text where the schema has none: Snakemake leaves them so within a value of --config."""
+    errors = list(validator.iter_errors(config))
+    for error in errors:
+        errors += error.context  # of a key that may have one of several types
         if error.validator == "type" and isinstance(error.instance, str):
             try:
                 value = yaml.safe_load(error.instance)

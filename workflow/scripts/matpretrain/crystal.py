@@ -69,7 +69,9 @@ def lattice_matrix(parameters):
     if not np.isfinite(parameters).all():
         raise ValueError("lattice holds a number that is not finite")
     lengths, cos = parameters[:3], np.cos(np.radians(parameters[3:]))
-    if lengths.min() < CLOSEST or 1 + 2 * cos.prod() - (cos**2).sum() < FLAT:
+    if 0 < lengths.min() < CLOSEST:
+        raise ValueError(f"a cell {lengths.min():g} angstrom long is shorter than any bond; lengths are in angstrom")
+    if lengths.min() <= 0 or 1 + 2 * cos.prod() - (cos**2).sum() < FLAT:
         raise ValueError(f"no cell has the lattice {parameters.tolist()}")
     return np.array(Lattice.from_parameters(*parameters, vesta=True).matrix)
 

@@ -44,8 +44,7 @@ def softmax_by(batch, index, n, logit, weight):
         index: [P] int64 group of each entry.
 
     Returns:
-        [P, c] with weight included: sums to one over a group, up to EPSILON (released code: shifted by the maximum); of weight zero
-        zeros.
+        [P, c] with weight included: sums to one over a group, up to EPSILON, and is zero where the weight is.
     """
     logit = logit + weight.log()[:, None]
     least = logit.new_full((n, logit.shape[1]), torch.finfo(logit.dtype).min)
@@ -272,7 +271,9 @@ class Finder(nn.Module):
             limits += [(layer.query, 1.0), (layer.key, 1.0)] if layer.attention else []
             limits += [(gate, 1.0) for gate in pooling.gate] if pooling.gate is not None else []
             for linear, largest in limits:
-                linear.weight.flatten(0, -2).renorm_(2, 0, largest)  # those of several networks one below another
+                linear.weight.view(-1, linear.weight.shape[-1]).renorm_(
+                    2, 0, largest
+                )  # those of several networks one below another
 
 
 # What the scripts build for `encoder: finder`.

@@ -26,7 +26,7 @@ VECTORS = "element_vectors"
 TRAIN = ("train.number", "train.amount", "train.offset")
 SAME = ("encoder", "n_outputs", "loss", "dataset")  # keys in which all seeds agree
 TRAINED = (
-    "table_sha256",
+    "data_sha256",
     "recipe",
     "arguments",
     "size",

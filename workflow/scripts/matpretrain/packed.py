@@ -60,7 +60,7 @@ class Padded:
         """
         for size in {rows.shape[1] for rows in steps}:
             largest = torch.stack([self.count[rows].sum(1).max() for rows in steps if rows.shape[1] == size]).max()
-            if int(largest) > self._reserved.get(size, 0):
+            if size not in self._reserved or int(largest) > self._reserved[size]:
                 self._reserved[size] = _up(int(SPARE * int(largest)))
         return dict(self._reserved)
 
