@@ -38,6 +38,7 @@ def csv(tmp_path, text):
         ("A target NaN", "formula,gap\nFe,1\nO2,NaN\n", ["line 3", "'NaN'", "finite"]),
         ("A target that is not there", "formula,gap\nFe,1\nO2,\n", ["line 3", "finite"]),
         ("An infinite target", "formula,gap\nFe,inf\n", ["line 2", "'inf'"]),
+        ("A target whose square overflows", "formula,gap\nFe,1\nO2,-1e200\n", ["line 3", "-1e+200", "another unit"]),
         ("A target that is no number", "formula,gap\nFe,high\n", ["line 2", "'high'"]),
         ("A bad target after a blank line", "formula,gap\nFe,1\n\nO2,NaN\n", ["line 4", "'NaN'"]),
         ("A bad target after a cell of two lines", 'formula,note,gap\nFe,"a\nb",1\nO2,,NaN\n', ["line 4", "'NaN'"]),

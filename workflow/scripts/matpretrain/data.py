@@ -23,6 +23,7 @@ from matpretrain.splits import MATBENCH_SEED, NEVER_TESTED, outer_folds
 UNREADABLE = (ValueError, OSError, EOFError, ImportError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError)
 REGISTRY = "name the right column in the registry"
 GIVEN = {"train.csv": NEVER_TESTED, "val.csv": NEVER_TESTED, "test.csv": 0}  # files of a split that comes with the data: fold
+LARGEST = 1e100  # of targets
 
 
 def read_rows(path):
@@ -139,6 +140,12 @@ def check_targets(table, path, target="target"):
     if len(bad):
         found = table["target"].iloc[bad[0]]
         raise DataError(f"{place(table, path, bad)}: {target} is {found!r}, not a finite number; correct or remove the row")
+    bad = np.flatnonzero(np.abs(value) > LARGEST)
+    if len(bad):
+        raise DataError(
+            f"{place(table, path, bad)}: {target} is {value[bad[0]]:g}, and squares of numbers beyond {LARGEST:g} overflow; correct the row or "
+            "take another unit"
+        )
     return check_ids(table, path).assign(target=value)
 
 
