@@ -7,7 +7,7 @@ DEMO = all maps results/figures/pretraining/cdssl-aflow.png results/figures/subs
 
 .PHONY: demo test test-slurm paper mirror verify faults bench lint format
 demo: .venv/installed
-	$(SNAKEMAKE) --set-threads pretrain=1 finetune=1 --configfile config/demo.yaml -- $(DEMO)
+	$(SNAKEMAKE) --set-threads pretrain=1 finetune=1 fit_baseline=1 --prioritize maps --configfile config/demo.yaml -- $(DEMO)
 	$(SNAKEMAKE) --configfile config/demo.yaml --report results/report.html -- $(DEMO)
 	@cat results/tables/huang2024_table2.md results/tables/huang2024_table4.md
 	@echo "Figures: results/figures   Report: results/report.html"

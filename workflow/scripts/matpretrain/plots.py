@@ -134,6 +134,7 @@ def draw_curves(left, right, histories, unit):
     if len(errors):
         right.set_ylim(bottom=0, top=np.percentile(errors, 99.5) * 1.05)
     else:
+        right.set(xticks=[], yticks=[])
         right.text(0.5, 0.5, "all rows train (inner_fraction: 0)", ha="center", transform=right.transAxes)
     right.legend(frameon=False, title=f"median of {max(numbers)} folds and seeds", title_fontsize="small")
 
