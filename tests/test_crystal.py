@@ -177,6 +177,9 @@ def test_bad_files_and_folders_are_named(tmp_path, fault):
     damaged = tmp_path / "damaged.jsonl.gz"
     damaged.write_bytes(gzip.compress((entry() + "\n").encode() * 50)[:60])
     fails("A compressed file of structures that is cut off", damaged, "not a readable file")
+    table = tmp_path / "cifs.csv"
+    table.write_bytes(b"id,cif\na,data\nb,da\0ta\n")
+    fails("A NUL byte in a CSV of CIF texts", table, "line 3 holds a NUL byte")
     folder = tmp_path / "cifs"
     folder.mkdir()
     fails("A folder without CIF files", folder, "no structures", ".cif")

@@ -47,7 +47,7 @@ def markdown(table, labels, units):
         digits = 4 if r.mae_mean < 10 else 2
         cells = [labels[r.dataset], units[r.dataset], labels[r.model], r.n_seeds]
         cells += [f"{m:.{digits}f} ± {s:.{digits}f}" for m, s in ((r.mae_mean, r.mae_std), (r.published_mean, r.published_std))]
-        cells += [f"{round(r.difference / r.published_mean, 3) + 0.0:+.1%}", f"{r.p_corrected:.2f}", r.structures]
+        cells += [f"{r.difference / r.published_mean:+z.1%}", f"{r.p_corrected:.2f}", r.structures]
         rows.append(cells)
     return markdown_table(headings, rows)
 

@@ -10,12 +10,13 @@ import warnings
 import zlib
 from dataclasses import dataclass
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 
 from matpretrain.composition import N_ELEMENTS, Compositions
-from matpretrain.files import DataError
+from matpretrain.files import DataError, unpacked
 
 RADIUS = 8.0  # angstrom; neighbours further away do not count
 N_NEIGHBOURS = 12
@@ -154,9 +155,12 @@ def _cif_column(path):
     import pandas as pd
 
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, usecols=lambda name: name in ("id", "ID", "cif"))
+        names = {"id", "ID", "cif"}
+        table = pd.read_csv(BytesIO(unpacked(path)), dtype=str, keep_default_na=False, usecols=names.__contains__)
         ids = table["id" if "id" in table else "ID"]
         yield from ((f"{path}: id {i}", i, text) for i, text in zip(ids, table["cif"], strict=True))
+    except DataError:
+        raise
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: not a readable CSV ({str(error).strip()}); correct or replace the file") from None
     except KeyError as error:

@@ -14,9 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from pandas.io.common import get_handle
 
-from matpretrain.files import DataError, place
+from matpretrain.files import DataError, place, unpacked
 from matpretrain.splits import MATBENCH_SEED, NEVER_TESTED, outer_folds
 
 # What pandas raises for a file that is not what its name says; ImportError: it cannot unpack .zst without a further package.
@@ -35,12 +34,7 @@ def read_rows(path):
         DataError: unreadable or empty file, NUL bytes, rows with more cells than the header, or no row.
     """
     try:
-        with get_handle(path, "rb", compression="infer", is_text=False) as source:
-            content = source.handle.read()
-        if (nul := content.find(b"\0")) >= 0:  # where pandas would end the cell
-            line = len((content[:nul] + b".").splitlines())
-            raise DataError(f"{path}: line {line} holds a NUL byte; remove it, or save the file as UTF-8 if it is UTF-16")
-        table = pd.read_csv(BytesIO(content), dtype=str, keep_default_na=False, skip_blank_lines=False, header=None)
+        table = pd.read_csv(BytesIO(unpacked(path)), dtype=str, keep_default_na=False, skip_blank_lines=False, header=None)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; correct the path") from None
     except pd.errors.EmptyDataError:

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pandas as pd
+from pandas.io.common import get_handle
 
 HOST = platform.node()  # in the names of temporaries, since machines can share a folder
 DISK_FULL = ("inline_container.cc", "requested and")  # torch and numpy when the disk is full
@@ -17,6 +18,22 @@ DISK_FULL = ("inline_container.cc", "requested and")  # torch and numpy when the
 
 class DataError(ValueError):
     """Bad input; the message is one line for the user."""
+
+
+def unpacked(path):
+    """Bytes of a text file of the user, unpacked as its suffix says (.gz, .bz2, .zip, .xz, .zst, .tar).
+
+    Raises:
+        DataError: it holds a NUL byte, at which pandas would end a cell in silence.
+        OSError, ValueError, ...: what is raised for a file that is not what its suffix says.
+    """
+    with get_handle(path, "rb", compression="infer", is_text=False) as source:
+        content = source.handle.read()
+    nul = content.find(b"\0")
+    if nul >= 0:
+        line = len((content[:nul] + b".").splitlines())
+        raise DataError(f"{path}: line {line} holds a NUL byte; remove it, or save the file as UTF-8 if it is UTF-16")
+    return content
 
 
 def place(table, path, rows):

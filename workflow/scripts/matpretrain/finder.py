@@ -37,14 +37,16 @@ def dense(n_in, n_out):
 
 
 def softmax_by(batch, index, n, logit, weight):
-    """Softmax of logit [P, c] within each of n groups, entries counted `weight` [P] times, separately for each channel.
+    """Softmax of P entries within each of n groups, for every channel by itself (Ihalage and Hao 2022, released code).
 
     Args:
-        batch: finder_graphs.Batch.
+        batch: finder_graphs.Batch, whose operations are taken.
         index: [P] int64 group of each entry.
+        logit: [P, c].
+        weight: [P] how often each entry counts; padding has zero.
 
     Returns:
-        [P, c] with weight included: sums to one over a group, up to EPSILON, and is zero where the weight is.
+        [P, c] with the weight included: it sums to one over a group, up to EPSILON, and is zero where the weight is.
     """
     logit = logit + weight.log()[:, None]
     least = logit.new_full((n, logit.shape[1]), torch.finfo(logit.dtype).min)
@@ -270,10 +272,8 @@ class Finder(nn.Module):
             limits = [(layer.value, 2.0)]
             limits += [(layer.query, 1.0), (layer.key, 1.0)] if layer.attention else []
             limits += [(gate, 1.0) for gate in pooling.gate] if pooling.gate is not None else []
-            for linear, largest in limits:
-                linear.weight.view(-1, linear.weight.shape[-1]).renorm_(
-                    2, 0, largest
-                )  # those of several networks one below another
+            for linear, largest in limits:  # the units of several networks are one below another
+                linear.weight.view(-1, linear.weight.shape[-1]).renorm_(2, 0, largest)
 
 
 # What the scripts build for `encoder: finder`.

@@ -171,7 +171,13 @@ class GraphInputs:
         return batch._replace(atoms=batch.atoms.masked_fill(no_node, 0), **of_pairs)
 
     def _arrays(self, rows, node, row, pair, first):
-        """What a Batch holds, from positions of nodes and pairs and the first node of the graph of each pair."""
+        """What a Batch holds, in its order; of C networks every array has a first axis [C].
+
+        Args:
+            rows: [B] int64.
+            node, row: [M] int64 positions of the nodes in the flat arrays, and which of the rows each belongs to.
+            pair, first: [P] int64 positions of the pairs, and the first node in the batch of the graph of each.
+        """
         distance = self.distance[pair] if len(self.distance) else self.weight[pair[..., :0]]
         return (
             self.element[node],
@@ -186,5 +192,5 @@ class GraphInputs:
         )
 
     def reserve(self, steps):
-        """Fix the sizes of the batches of steps (packed.Padded.reserve): those of nodes and of pairs."""
+        """Fix the sizes of the batches of steps: [those of nodes, those of pairs], each as of packed.Padded.reserve."""
         return [padded.reserve(steps) for padded in self.padded]

@@ -25,13 +25,7 @@ WEIGHTS, RECORD = "weights.safetensors", "model.json"
 VECTORS = "element_vectors"
 TRAIN = ("train.number", "train.amount", "train.offset")
 SAME = ("encoder", "n_outputs", "loss", "dataset")  # keys in which all seeds agree
-TRAINED = (
-    "data_sha256",
-    "recipe",
-    "arguments",
-    "size",
-    "inner_fraction",
-)  # and, where a record has them: how they were trained
+TRAINED = ("data_sha256", "recipe", "arguments", "size", "inner_fraction")  # and, where a record has them, these
 SPECTRAL = ("energy", "resolution")  # those that networks of spectra have in addition
 
 

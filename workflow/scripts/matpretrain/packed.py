@@ -58,10 +58,10 @@ class Padded:
         Returns:
             {B: M}, which has grown where a step needs more than all before.
         """
-        for size in {rows.shape[1] for rows in steps}:
-            largest = torch.stack([self.count[rows].sum(1).max() for rows in steps if rows.shape[1] == size]).max()
-            if size not in self._reserved or int(largest) > self._reserved[size]:
-                self._reserved[size] = _up(int(SPARE * int(largest)))
+        for n_rows in {rows.shape[1] for rows in steps}:
+            largest = int(torch.stack([self.count[rows].sum(1).max() for rows in steps if rows.shape[1] == n_rows]).max())
+            if n_rows not in self._reserved or largest > self._reserved[n_rows]:
+                self._reserved[n_rows] = _up(int(SPARE * largest))
         return dict(self._reserved)
 
 

@@ -60,24 +60,24 @@ def _convolution(x, weight, bias):
     return found.unflatten(-1, (x.shape[1], x.shape[3])).transpose(1, 2)
 
 
-def of_member(index, n):
+def _of_member(index, n):
     """Indices [C, P] below n of C networks -> [C * P] into their rows one below another."""
     return (index + n * torch.arange(len(index), device=index.device)[:, None]).flatten()
 
 
 def _take(x, index):
     """x [C, n, k], index [C, P] -> [C, P, k]."""
-    return x.flatten(0, 1).index_select(0, of_member(index, x.shape[1])).unflatten(0, index.shape)
+    return x.flatten(0, 1).index_select(0, _of_member(index, x.shape[1])).unflatten(0, index.shape)
 
 
 def _add(total, index, x):
     """total [C, n, k], index [C, P], x [C, P, k] -> [C, n, k]."""
-    return total.flatten(0, 1).index_add(0, of_member(index, total.shape[1]), x.flatten(0, 1)).view_as(total)
+    return total.flatten(0, 1).index_add(0, _of_member(index, total.shape[1]), x.flatten(0, 1)).view_as(total)
 
 
 def _largest(least, index, x):
     """least [C, n, k], index [C, P], x [C, P, k] -> [C, n, k]."""
-    wide = of_member(index, least.shape[1])[:, None].expand(-1, x.shape[-1])
+    wide = _of_member(index, least.shape[1])[:, None].expand(-1, x.shape[-1])
     return least.flatten(0, 1).scatter_reduce(0, wide, x.flatten(0, 1), "amax").view_as(least)
 
 
@@ -102,16 +102,12 @@ class MemberConvolution(nn.Conv1d):
 
 
 def member_class(layer):
-    """What stands for a layer of several networks: its own class, but for linear layers and the convolutions that MemberConvolution is."""
+    """The class of what stands for a layer of several networks: for most layers their own."""
     if type(layer) is nn.Linear:
         return MemberLinear
-    if type(layer) is nn.Conv1d and (layer.stride, layer.dilation, layer.groups, layer.padding_mode) == (
-        (1,),
-        (1,),
-        1,
-        "zeros",
-    ):
+    if type(layer) is nn.Conv1d and layer.bias is not None and layer.padding_mode == "zeros":
         (length,) = layer.kernel_size
-        if length % 2 and layer.padding in ("same", (length // 2,)) and layer.bias is not None:
+        keeps = length % 2 and layer.padding in ("same", (length // 2,))  # the length of the signal
+        if keeps and layer.stride == layer.dilation == (1,) and layer.groups == 1:
             return MemberConvolution
     return type(layer)
