@@ -200,6 +200,15 @@ def test_values_out_of_range_are_refused(fault, what, changes, line, shipped):
         check(overlaid(shipped, changes), PROJECT)
 
 
+def test_a_key_that_stands_twice_is_refused(fault, shipped, tmp_path):
+    path = tmp_path / "my.yaml"
+    path.write_text("recipe: &recipe\n  epochs: 3\nother:\n  <<: *recipe\n  epochs: 4\n")
+    check(shipped, PROJECT, [path])
+    path.write_text("datasets:\n  mine:\n    csv: a.csv\n    unit: eV\n  mine:\n    csv: b.csv\n")
+    with fault("A key twice in one file", "my.yaml: line 5: datasets.mine stands in line 2 too"):
+        check(shipped, PROJECT, [path])
+
+
 def test_numbers_within_a_value_of_the_command_line_are_read(shipped):
     text = {"recipe": {"epochs": "3", "learning_rate": "1.0e-3"}, "benchmark": {"seeds": ["0", "1"]}}
     changed = overlaid(

@@ -44,6 +44,7 @@ def csv(tmp_path, text):
         ("A bad target after a cell of two lines", 'formula,note,gap\nFe,"a\nb",1\nO2,,NaN\n', ["line 4", "'NaN'"]),
         ("A blank first line", "\nformula,gap\nFe,1\n", ["mine.csv", "begins with a blank line"]),
         ("A row with too many cells", "formula,gap\nFe,1,5\n", ["mine.csv", "more cells than the header"]),
+        ("A quote that is never closed", 'formula,gap\nFe,1\n"O2,2\nMgO,3\n', ["mine.csv", "row 3 opens a quote"]),
         ("An id that is empty", "id,formula,gap\na,Fe,1\n ,O2,2\n", ["line 3", "id is empty"]),
         ("The same id twice", "id,formula,gap\na,Fe,1\na,O2,2\n", ["line 3", "id a", "unique"]),
         ("Two ids that differ by a blank", "id,formula,gap\na,Fe,1\na ,O2,2\n", ["line 3", "id a", "unique"]),

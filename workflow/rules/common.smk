@@ -12,7 +12,7 @@ from matpretrain.provenance import fingerprint, reads, stacks, structures_read
 from matpretrain.unfinished import keep_unfinished
 
 try:
-    check(config, Path(workflow.basedir))
+    check(config, Path(workflow.basedir), workflow.configfiles)
 except DataError as error:
     refuse(error)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import jsonschema
 import yaml
 
+from matpretrain.files import DataError
 from matpretrain.provenance import reads
 from matpretrain.registries import check_registries, refuse
 
@@ -25,16 +26,19 @@ VALIDATOR = jsonschema.validators.extend(
 )
 
 
-def check(config, folder):
+def check(config, folder, files=()):
     """Compare a configuration with the schema, with the registries it names, and with the file system.
 
     Args:
         config: merged configuration.
         folder: the project, with workflow/schemas and workflow/scripts.
+        files: the YAML files that it was merged from.
 
     Raises:
-        DataError: naming the first offending key.
+        DataError: naming the first offending key, or a key that a file has twice.
     """
+    for path in files:
+        _check_doubled(Path(path))
     _check_schema(config, folder / "workflow/schemas/config.schema.yaml")
     _check_files(config, folder / "workflow/scripts/matpretrain")
     check_registries(config)
@@ -53,6 +57,23 @@ def set_environment(config):
     os.environ.setdefault("GLIBC_TUNABLES", ALLOCATOR)
     os.environ["MATGL_BACKEND"] = config["structure_backend"]
     os.environ["MATPRETRAIN_CHECKPOINT_MINUTES"] = str(config["checkpoint_minutes"])
+
+
+def _check_doubled(path):
+    """A key that stands twice in one mapping, of which YAML keeps the last without a word."""
+    nodes = [(yaml.compose(path.read_text(encoding="utf-8")), ())]
+    while nodes:
+        node, place = nodes.pop()
+        if not isinstance(node, yaml.MappingNode):
+            continue
+        lines = {}
+        for key, value in node.value:
+            name = (*place, str(key.value))
+            line = key.start_mark.line + 1
+            if name in lines and key.value != "<<":
+                raise DataError(f"{path}: line {line}: {'.'.join(name)} stands in line {lines[name]} too; remove or rename one")
+            lines[name] = line
+            nodes.append((value, name))
 
 
 def _check_schema(config, path):

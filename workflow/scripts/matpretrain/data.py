@@ -50,6 +50,11 @@ def read_rows(path):
             raise DataError(
                 f"{path}: line {line} has {cells} cells, more cells than the header; separate columns by commas, quote cells that hold one"
             ) from None
+        opened = re.search(r"EOF inside string starting at row (\d+)", str(error))
+        if opened:
+            raise DataError(
+                f"{path}: row {int(opened[1]) + 1} opens a quote that is never closed; close or remove it"
+            ) from None
         raise DataError(f"{path}: not a readable CSV ({' '.join(str(error).split())}); correct or replace the file") from None
     breaks = sum(table[column].str.count("\n").fillna(0) for column in table).astype(int)  # within quoted cells
     table.columns = table.iloc[0].str.strip().tolist()
