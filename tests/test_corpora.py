@@ -161,6 +161,18 @@ def test_one_hot_element_vectors_hold_one_row_per_element():
     assert np.array_equal(vectors[26], fractions[0]) and (vectors[1:].sum(0) == 1).all()
 
 
+def test_magpie_properties_of_elements_stand_beside_matscholar_s_vectors():
+    import export_elements
+
+    vectors = export_elements.VECTORS["matscholar_magpie"]()
+    assert vectors.shape == (119, 222) and not vectors[0].any()
+    assert np.array_equal(vectors[:, :200], export_elements.VECTORS["matscholar"]())
+    properties = vectors[1:104, 200:]
+    assert np.allclose(properties.mean(0), 0, atol=1e-6) and np.isclose((properties**2).sum(1).mean(), 1)
+    electronegativity = properties[:, 7]  # of Magpie's table
+    assert electronegativity.argmax() + 1 == 9 and electronegativity[25] > electronegativity[18]  # F; Fe above K
+
+
 def test_probe_of_a_linear_target_is_near_zero_and_of_noise_is_not():
     import probe_encoder
 

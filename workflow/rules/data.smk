@@ -58,7 +58,7 @@ rule export_elements:
     log:
         "logs/data/elements/{elements}.log",
     wildcard_constraints:
-        elements="matscholar|onehot|cgcnn",
+        elements="matscholar|matscholar_magpie|onehot|cgcnn",
     conda:
         "../../envs/data.yaml"
     params:

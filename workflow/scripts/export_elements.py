@@ -6,9 +6,11 @@ from matpretrain.composition import N_ELEMENTS, matscholar_vectors
 from matpretrain.crystal import cgcnn_vectors
 from matpretrain.files import atomic_path
 from matpretrain.jobs import job
+from matpretrain.magpie import standard_properties
 
 VECTORS = {
     "matscholar": lambda: np.nan_to_num(matscholar_vectors()),
+    "matscholar_magpie": lambda: np.hstack([np.nan_to_num(matscholar_vectors()), standard_properties()]),
     "cgcnn": lambda: np.nan_to_num(cgcnn_vectors()),
     "onehot": lambda: np.eye(N_ELEMENTS + 1, N_ELEMENTS, -1, np.float32),
 }
