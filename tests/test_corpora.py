@@ -1,6 +1,5 @@
 import group_structures
 import numpy as np
-import pandas as pd
 import prepare_corpus
 import pretrain
 import pytest
@@ -183,28 +182,3 @@ def test_probe_of_a_linear_target_is_near_zero_and_of_noise_is_not():
     assert probe_encoder.probe(features, linear, fold).max() < 0.02 * np.abs(linear - linear.mean()).mean()
     noise = generator.normal(size=200)
     assert probe_encoder.probe(features, noise, fold).mean() > 0.7 * np.abs(noise).mean()
-
-
-def test_tests_against_the_network_without_pretraining():
-    import tabulate_tests
-
-    scores = pd.DataFrame(
-        [
-            {"dataset": "d", "model": m, "part": "test", "seed": 0, "fold": k, "n": 20, "train_rows": 80, "mae": v + 0.1 * k}
-            for m, values in {
-                "roost": [3, 3, 3.1, 3, 3],
-                "roost-ssl": [2, 2.2, 2, 2, 2.1],
-                "roost-fl": [3, 2.9, 3.1, 3.1, 2.8],
-                "rf": [9] * 5,
-            }.items()
-            for k, v in enumerate(values)
-        ]
-    )
-    paper = pd.DataFrame([{"dataset": "d", "model": "roost-ssl", "paper_t": -1.9, "paper_p": 0.1, "suspect": None}])
-    table = tabulate_tests.tabulate(scores, {"roost-ssl": "roost", "roost-fl": "roost"}, paper)
-    assert table["model"].tolist() == ["roost-ssl", "roost-fl"]
-    row, other = table.iloc[0], table.iloc[1]
-    assert row["difference"] == pytest.approx(-0.96) and row["t"] < 0 and row["p"] < row["p_corrected"] < other["p_corrected"]
-    for p in ("p", "p_corrected", "p_wilcoxon"):
-        assert [row[f"{p}_holm"], other[f"{p}_holm"]] == pytest.approx([2 * row[p], max(2 * row[p], other[p])])
-    assert "| d | Roost-SSL | -29.8% |" in tabulate_tests.markdown(table, {"roost-ssl": "Roost-SSL", "roost-fl": "Roost-FL"})

@@ -105,6 +105,15 @@ def test_nadeau_bengio_widens_the_naive_test_by_its_factor():
     assert corrected[1] == pytest.approx(2 * stats.t.sf(abs(corrected[0]), 4)) and corrected[1] > naive[1]
 
 
+def test_intervals_belong_to_the_tests():
+    a, b = np.random.default_rng(3).normal(size=(2, 5))
+    assert statistics.corrected_interval(a, b, 0) == pytest.approx(stats.ttest_rel(a, b).confidence_interval(0.95))
+    p = statistics.corrected_paired_t(a, b, 0.25)[1]
+    low, high = statistics.corrected_interval(a, b, 0.25, 1 - p)
+    assert min(abs(low), abs(high)) < 1e-9 < high - low  # one end is zero at the level of p
+    assert np.isnan(statistics.corrected_interval([1.0], [2.0], 0.25)).all()
+
+
 def test_identical_and_constant_differences():
     a = np.array([1.0, 2.0, 3.0])
     assert statistics.paired_t(a, a) == (0.0, 1.0)

@@ -7,7 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import tabulate_huang2024
+import tabulate_tests
 from compare_models import compare_models
+from scipy import stats
 
 from matpretrain import plots, plots_finder, statistics
 from matpretrain.tables import markdown_table
@@ -145,3 +147,48 @@ def test_the_figure_of_two_modes_holds_maps_and_correlations():
 
 def test_a_bar_in_a_label_does_not_end_a_cell():
     assert markdown_table(["a", "b|c"], [["|d|", 1]]).splitlines() == [r"| a | b\|c |", "|---|---|", r"| \|d\| | 1 |"]
+
+
+def scores_of(dataset, models, shift=0.0):
+    return [
+        {
+            "dataset": dataset,
+            "model": m,
+            "part": "test",
+            "seed": 0,
+            "fold": k,
+            "n": 20,
+            "train_rows": 80,
+            "mae": v + 0.1 * k + shift,
+        }
+        for m, values in models.items()
+        for k, v in enumerate(values)
+    ]
+
+
+def test_tests_against_the_network_without_pretraining():
+    models = {"roost": [3, 3, 3.1, 3, 3], "roost-ssl": [2, 2.2, 2, 2, 2.1], "roost-fl": [3, 2.9, 3.1, 3.1, 2.8], "rf": [9] * 5}
+    scores = scores_of("d", models)
+    tests = pd.DataFrame([{"dataset": "d", "model": "roost-ssl", "paper_t": -1.9, "paper_p": 0.1, "suspect": None}])
+    means = pd.DataFrame({"dataset": "d", "model": ["roost", "roost-ssl", "rf"], "paper_mean": [4.0, 3.0, np.nan]})
+    pretrained, labels = {"roost-ssl": "roost", "roost-fl": "roost"}, {"roost-ssl": "Roost-SSL", "roost-fl": "Roost-FL"}
+    table = tabulate_tests.tabulate(pd.DataFrame(scores), pretrained, tests, means)
+    assert table["model"].tolist() == ["roost-ssl", "roost-fl"]
+    row, other = table.iloc[0], table.iloc[1]
+    assert row["difference"] == pytest.approx(-0.96) and row["t"] < 0 and row["p"] < row["p_corrected"] < other["p_corrected"]
+    assert row["change_high"] < 0 < other["change_high"] and row["paper_change"] == pytest.approx(-25)
+    assert row["change_low"] + row["change_high"] == pytest.approx(2 * row["change"])
+    for p in ("p", "p_corrected", "p_wilcoxon"):
+        assert [row[f"{p}_holm"], other[f"{p}_holm"]] == pytest.approx([2 * row[p], max(2 * row[p], other[p])])
+    assert "| d | Roost-SSL | -29.8 % | -" in tabulate_tests.markdown(table, labels)
+
+    more = tabulate_tests.tabulate(pd.DataFrame(scores + scores_of("e", models, 5.0)), pretrained, tests, means)
+    assert more["dataset"].tolist() == ["d", "d", "e", "e", "all", "all"]
+    ssl = more[more["model"] == "roost-ssl"]
+    ratios = np.log(ssl["mae"] / ssl["mae_scratch"])[:2]
+    assert ssl.iloc[2]["change"] == pytest.approx(100 * np.expm1(ratios.mean())) and ssl.iloc[2]["wins"] == 2
+    assert ssl.iloc[2]["p"] == pytest.approx(stats.ttest_1samp(ratios, 0).pvalue)
+    assert ssl["p_corrected_holm"].notna().tolist() == [True, True, False]
+    assert "| all 2 (2 better) | Roost-SSL | " in tabulate_tests.markdown(more, labels)
+    figure = plots.gains(more, labels)
+    assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["d", "e", "mean"]

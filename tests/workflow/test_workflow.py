@@ -53,7 +53,7 @@ def test_every_product_is_there_and_consistent(finished):
     assert "Roost ensemble, ours" in (results / "tables/huang2024_table2.md").read_text()
     figures = sorted(p.relative_to(results / "figures").as_posix() for p in (results / "figures").rglob("*.png"))
     assert figures == [
-        "cumulative/mine.png", "learning_curves/mine.png", "mae.png",
+        "cumulative/mine.png", "gains.png", "learning_curves/mine.png", "mae.png",
         "parity/mine/rf-magpie.png", "parity/mine/rf-onehot.png", "parity/mine/roost-ssl.png", "parity/mine/roost.png",
     ]  # fmt: skip
     probes = read_csv(results / "tables/probes.csv")

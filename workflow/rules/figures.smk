@@ -1,7 +1,7 @@
 """Predictions and histories -> figures.
 
 Needs: results/finetune/{dataset}/{model}/predictions.csv, histories of the networks, results/tables
-Makes: results/figures/parity/{dataset}/{model}.png, results/figures/learning_curves/{dataset}.png, results/figures/mae.png,
+Makes: results/figures/parity/{dataset}/{model}.png, results/figures/learning_curves/{dataset}.png, results/figures/mae.png, results/figures/gains.png,
 results/figures/cumulative/{dataset}.png and, for networks that predict edges, results/figures/edges/{dataset}/{model}.png
 """
 
@@ -81,6 +81,26 @@ rule plot_mae:
         "../scripts/plot_mae.py"
 
 
+rule plot_gains:
+    input:
+        "results/tables/huang2024_table4.csv",
+    output:
+        report(
+            "results/figures/gains.png",
+            caption="../report/gains.rst",
+            category="Summary",
+        ),
+    log:
+        "logs/figures/gains.log",
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        labels=LABELS,
+        code=fingerprint("plot_gains"),
+    script:
+        "../scripts/plot_gains.py"
+
+
 rule plot_cumulative:
     input:
         lambda w: [
@@ -137,6 +157,7 @@ rule plot_edges:
 rule figures:
     input:
         rules.plot_mae.output if "2" in TABLES else [],
+        rules.plot_gains.output if PRETRAINED else [],
         sorted(set(run_files("results/figures/learning_curves/{dataset}.png", TRAINED))),
         sorted(set(run_files("results/figures/cumulative/{dataset}.png", WHOLE))),
         run_files(

@@ -114,7 +114,8 @@ rule tabulate_huang2024:
 rule tabulate_tests:
     input:
         scores=rules.score_models.output[0],
-        paper="resources/paper/huang2024_table4.csv",
+        tests="resources/paper/huang2024_table4.csv",
+        means="resources/paper/huang2024_table2.csv",
     output:
         csv=report(
             "results/tables/huang2024_table4.csv",

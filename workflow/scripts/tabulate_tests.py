@@ -1,61 +1,94 @@
-"""Table 4 of Huang, Magar and Barati Farimani (2024): paired tests of pretrained networks against the plain one."""
+"""Table 4 of Huang, Magar and Barati Farimani (2024): what pretraining is worth, by paired tests against the plain network."""
 
+import numpy as np
 import pandas as pd
 
 from matpretrain.files import read_csv, write_csv, write_text
 from matpretrain.jobs import job
-from matpretrain.statistics import COMPARED, compare, with_holm
+from matpretrain.statistics import ALL, COMPARED, compare, corrected_interval, paired_t, with_holm
 from matpretrain.tables import markdown_table
 
 PAPER = ("paper_t", "paper_p", "suspect")
+CHANGES = ("change", "change_low", "change_high", "paper_change")  # in % of the MAE without pretraining
+COLUMNS = ("dataset", "model", "scratch", "n_datasets", "wins", *CHANGES, *COMPARED)
 
 
-def tabulate(scores, pretrained, paper):
-    """One row per dataset and pretrained network; negative differences and t mean that pretraining helps.
+def tabulate(scores, pretrained, tests, means):
+    """One row per dataset and pretrained network, and one per network for ALL datasets; negative: pretraining helps.
 
     Args:
         scores: scores of all models.
         pretrained: {network: the network of the same encoder without pretraining, or None}.
-        paper: data frame dataset, model, paper_t, paper_p, suspect.
+        tests: what the paper printed, data frame dataset, model, paper_t, paper_p, suspect.
+        means: its MAEs, data frame dataset, model, paper_mean.
     """
+    printed = means.set_index(["dataset", "model"])["paper_mean"].dropna()
     rows = []
     for dataset, part in scores.groupby("dataset", sort=False):
         present = set(part["model"])
         for model, scratch in pretrained.items():
             if {model, scratch} <= present:
-                tests = compare(part, model, scratch)
-                rows.append({"dataset": dataset, "model": model, "scratch": scratch, **tests})
-    table = pd.DataFrame(rows, columns=["dataset", "model", "scratch", *COMPARED])
-    table = table.rename(columns={"mae_a": "mae", "mae_b": "mae_scratch"})
-    return with_holm(table).merge(paper, on=["dataset", "model"], how="left")
+                found = compare(part, model, scratch)
+                share = 100 / found["mae_b"]
+                changes = [share * found[key] for key in ("difference", "low", "high")]
+                paper = [printed.get((dataset, m), np.nan) for m in (model, scratch)]
+                changes.append(100 * (paper[0] / paper[1] - 1))
+                rows.append({"dataset": dataset, "model": model, "scratch": scratch} | dict(zip(CHANGES, changes, strict=True)))
+                rows[-1] |= found
+    table = with_holm(pd.DataFrame(rows, columns=COLUMNS)).merge(tests, on=["dataset", "model"], how="left")
+    together = [over_datasets(part) for _, part in table.groupby("model", sort=False) if len(part) > 1]
+    table = pd.DataFrame(table.to_dict("records") + together, columns=table.columns)
+    whole = dict.fromkeys(("n_datasets", "wins", "n_folds"), "Int64")
+    return table.astype(whole).rename(columns={"mae_a": "mae", "mae_b": "mae_scratch"})
+
+
+def over_datasets(part):
+    """The mean change of a network over datasets, the units of its test and interval: log ratios of the MAEs."""
+    ratios, zeros = np.log(part["mae_a"] / part["mae_b"]), np.zeros(len(part))
+    low, high = corrected_interval(ratios, zeros, 0)
+    t, p = paired_t(ratios, zeros)
+    printed = np.log1p(part["paper_change"] / 100).mean()  # of the datasets that the paper has
+    changes = [100 * np.expm1(value) for value in (ratios.mean(), low, high, printed)]
+    row = part.iloc[0][["model", "scratch"]].to_dict() | {"dataset": ALL, "n_datasets": len(part), "wins": (ratios < 0).sum()}
+    return row | dict(zip(CHANGES, changes, strict=True)) | {"t": t, "p": p}
 
 
 def markdown(table, labels):
     """The table for readers."""
-    headings = ["dataset", "model", "change of MAE", "t", "p", "p corrected", "p corrected, Holm", "t, paper", "p, paper"]
+    headings = ["dataset", "model", "change of MAE", "95 % interval", "change, paper"]
+    headings += ["t", "p", "p corrected", "p corrected, Holm", "t, paper", "p, paper"]
     rows = []
     for row in table.itertuples():
-        paper = [f"{v:.3g}" if pd.notna(v) else "" for v in (row.paper_t, row.paper_p)]
-        if isinstance(row.suspect, str):
-            paper[0] += " (!)"
-        tests = [f"{row.t:.2f}", *(f"{p:.3f}" for p in (row.p, row.p_corrected, row.p_corrected_holm))]
-        change = f"{row.difference / row.mae_scratch:+.1%}"
-        rows.append([labels.get(row.dataset, row.dataset), labels[row.model], change, *tests, *paper])
+        everywhere = row.dataset == ALL
+        cells = [f"all {row.n_datasets} ({row.wins} better)" if everywhere else labels.get(row.dataset, row.dataset)]
+        cells += [
+            labels[row.model],
+            text("{:+z.1f} %", row.change),
+            text("{:+z.1f} to {:+z.1f} %", row.change_low, row.change_high),
+        ]
+        cells += [text("{:+z.1f} %", row.paper_change), text("{:.2f}", row.t)]
+        cells += [text("{:.3f}", p) for p in (row.p, row.p_corrected, row.p_corrected_holm)]
+        cells += [text("{:.3g} (!)" if isinstance(row.suspect, str) else "{:.3g}", row.paper_t), text("{:.3g}", row.paper_p)]
+        rows.append(cells)
     notes = [
-        "Paired t tests over the outer folds against the network without pretraining; negative: pretraining helps.",
-        "Corrected: Nadeau and Bengio's test for overlapping training sets. Holm: adjusted over all rows.",
+        "Change of the MAE against the network without pretraining, paired over the outer folds; negative: pretraining helps.",
+        "Interval and corrected p: Nadeau and Bengio's, for overlapping training sets. Holm: adjusted over all datasets and models.",
     ]
-    notes += [
-        f"(!) {labels.get(r.dataset, r.dataset)}, {labels[r.model]}: {r.suspect}."
-        for r in table.itertuples()
-        if isinstance(r.suspect, str)
-    ]
+    if ALL in set(table["dataset"]):
+        notes.append("All: the mean over datasets, which are the units of its test and interval.")
+    suspect = [row for row in table.itertuples() if isinstance(row.suspect, str)]
+    notes += [f"(!) {labels.get(row.dataset, row.dataset)}, {labels[row.model]}: {row.suspect}." for row in suspect]
     return markdown_table(headings, rows, notes)
+
+
+def text(form, *values):
+    """Numbers in a cell; nothing where one is missing."""
+    return "" if any(map(pd.isna, values)) else form.format(*values)
 
 
 if __name__ == "__main__":
     with job(snakemake):
-        paper = read_csv(snakemake.input.paper)[["dataset", "model", *PAPER]]
-        table = tabulate(read_csv(snakemake.input.scores), snakemake.params.pretrained, paper)
+        tests = read_csv(snakemake.input.tests)[["dataset", "model", *PAPER]]
+        table = tabulate(read_csv(snakemake.input.scores), snakemake.params.pretrained, tests, read_csv(snakemake.input.means))
         write_csv(table, snakemake.output.csv)
         write_text(markdown(table, snakemake.params.labels), snakemake.output.md)

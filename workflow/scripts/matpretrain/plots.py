@@ -10,7 +10,7 @@ import numpy as np
 import seaborn as sns
 from matplotlib.mathtext import MathTextParser
 
-from matpretrain.statistics import power_law
+from matpretrain.statistics import ALL, power_law
 
 WIDTH = 3.5  # inches, one journal column
 LINES = 40  # thin lines that a panel of learning curves can hold
@@ -199,6 +199,41 @@ def mae_bars(table, labels, units):
         axes.axis("off")
     diamonds = "; diamonds: the paper's" if table["paper_mean"].notna().any() else ""
     figure.supxlabel(f"mean ± standard deviation over folds{diamonds}", fontsize="small")
+    sns.despine(figure)
+    return figure
+
+
+def gains(table, labels):
+    """Change of the MAE by pretraining in %, one panel per pretrained network, with 95 % intervals; diamonds: the paper's change.
+
+    Args:
+        table: data frame dataset, model, change, change_low, change_high, paper_change; dataset ALL is the mean over datasets.
+        labels: {dataset or model: name}.
+
+    Returns:
+        Figure.
+    """
+    models, datasets = (list(dict.fromkeys(table[key])) for key in ("model", "dataset"))
+    columns = min(4, max(1, len(models)))
+    n_rows = -(-len(models) // columns)
+    size = (WIDTH * (0.35 + 0.6 * max(columns, 2)), n_rows * (0.9 + 0.22 * len(datasets)))
+    figure, grid = plt.subplots(n_rows, columns, squeeze=False, sharex=True, sharey=True, figsize=size)
+    for axes, model, colour in zip(grid.flat, models, itertools.cycle(COLOURS), strict=False):
+        part = table[table["model"] == model].set_index("dataset").reindex(datasets)
+        places = np.arange(len(datasets))
+        axes.axvline(0, color="0.6", lw=0.8, zorder=0)
+        axes.hlines(places, part["change_low"], part["change_high"], color=colour, lw=1.4)
+        axes.plot(part["change"], places, "o", ms=4.5, color=colour)
+        axes.plot(part["paper_change"], places, "D", ms=4, mfc="white", mec="0.2", mew=0.8)
+        axes.set_title(labels.get(model, model), loc="left")
+        if ALL in datasets:
+            axes.axhline(datasets.index(ALL) - 0.5, color="0.8", lw=0.6)
+    grid[0, 0].set_yticks(np.arange(len(datasets)), ["mean" if d == ALL else labels.get(d, d) for d in datasets])
+    grid[0, 0].invert_yaxis()
+    for axes in list(grid.flat)[len(models) :]:
+        axes.axis("off")
+    diamonds = "; diamonds: the paper's" if table["paper_change"].notna().any() else ""
+    figure.supxlabel(f"change of MAE by pretraining (%; left of zero it helps) and 95 % interval{diamonds}", fontsize="small")
     sns.despine(figure)
     return figure
 

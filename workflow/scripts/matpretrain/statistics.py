@@ -115,6 +115,24 @@ def corrected_paired_t(a, b, test_to_train):
     return float(t), float(2 * stats.t.sf(abs(t), k - 1))
 
 
+def corrected_interval(a, b, test_to_train, level=0.95):
+    """Confidence interval (low, high) of the mean of a - b that belongs to `corrected_paired_t`: it holds zero where p > 1 - level.
+
+    Args:
+        a, b, test_to_train: as there.
+        level: its coverage.
+
+    Returns:
+        (low, high); (nan, nan) for fewer than two folds.
+    """
+    difference = np.asarray(a, float) - np.asarray(b, float)
+    k = len(difference)
+    if k < 2:
+        return np.nan, np.nan
+    half = stats.t.ppf((1 + level) / 2, k - 1) * np.sqrt((1 / k + test_to_train) * difference.var(ddof=1))
+    return float(difference.mean() - half), float(difference.mean() + half)
+
+
 def wilcoxon(a, b):
     """Wilcoxon signed-rank test over folds, two-sided. Returns (statistic, p); five folds cannot go below p = 0.0625.
 
@@ -142,7 +160,7 @@ def holm(p_values):
 
 
 TESTS = ("p", "p_corrected", "p_wilcoxon")  # the p values among COMPARED
-COMPARED = ("mae_a", "mae_b", "difference", "n_folds", "t", "p", "t_corrected", "p_corrected", "p_wilcoxon")
+COMPARED = ("mae_a", "mae_b", "difference", "low", "high", "n_folds", "t", "p", "t_corrected", "p_corrected", "p_wilcoxon")
 
 
 def with_holm(table):
@@ -157,8 +175,9 @@ def compare(scores, a, b):
         scores: data frame part, model, fold, mae, n (test rows) and train_rows; the last two of model a count.
 
     Returns:
-        dict with the keys COMPARED: both MAEs, their difference (a - b; negative where a is better), number of folds, t
-        and p of the paired and of the corrected test, and p of Wilcoxon's test. Scores are averaged over seeds before folds are paired.
+        dict with the keys COMPARED: both MAEs, their difference (a - b; negative where a is better) and its corrected 95 %
+        interval, number of folds, t and p of the paired and of the corrected test, and p of Wilcoxon's test. Scores are averaged
+        over seeds before folds are paired.
 
     Raises:
         ValueError: the two models were not scored on the same folds.
@@ -169,18 +188,10 @@ def compare(scores, a, b):
         raise ValueError(f"{a} and {b} were scored on different folds")
     x, y = folds[a].to_numpy(), folds[b].to_numpy()
     own = test[test["model"] == a]
-    t, p = paired_t(x, y)
-    t_corrected, p_corrected = corrected_paired_t(x, y, (own["n"] / own["train_rows"]).mean())
+    ratio = (own["n"] / own["train_rows"]).mean()
     values = (
-        x.mean(),
-        y.mean(),
-        x.mean() - y.mean(),
-        len(x),
-        t,
-        p,
-        t_corrected,
-        p_corrected,
-        wilcoxon(x, y)[1],
+        *(x.mean(), y.mean(), x.mean() - y.mean(), *corrected_interval(x, y, ratio), len(x)),
+        *(*paired_t(x, y), *corrected_paired_t(x, y, ratio), wilcoxon(x, y)[1]),
     )
     return dict(zip(COMPARED, values, strict=True))
 
