@@ -1,4 +1,4 @@
-"""Bars of the MAE of every model on every dataset."""
+"""The MAE of every model on every dataset."""
 
 from matpretrain import plots
 from matpretrain.files import read_csv
@@ -10,4 +10,4 @@ if __name__ == "__main__":
         table = table[table.groupby("model")["mae_mean"].transform("count") > 0]
         table = table[~table["model"].str.endswith("-ensemble")]
         plots.style()
-        plots.save(plots.mae_bars(table, snakemake.params.labels, snakemake.params.units), snakemake.output[0])
+        plots.save(plots.mae_points(table, snakemake.params.labels, snakemake.params.units), snakemake.output[0])

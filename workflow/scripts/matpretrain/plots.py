@@ -14,6 +14,7 @@ from matpretrain.statistics import ALL, power_law
 
 WIDTH = 3.5  # inches, one journal column
 LINES = 40  # thin lines that a panel of learning curves can hold
+BEYOND = 1.4  # times the lowest MAE: the end of the axis of `mae_points`
 DECADES = 30  # losses that span more than this factor are drawn on a logarithmic axis
 COLOURS = sns.color_palette("colorblind")
 
@@ -171,8 +172,10 @@ def pretraining(history, tasks, title):
     return figure
 
 
-def mae_bars(table, labels, units):
+def mae_points(table, labels, units):
     """MAE of every model, one panel per dataset; error bars: standard deviation over folds; diamonds: the paper's, if any.
+
+    The axis shows how the better models differ: a value beyond BEYOND times the lowest is a number at its end.
 
     Args:
         table: data frame dataset, model, mae_mean, mae_std, paper_mean; models in drawing order.
@@ -180,21 +183,29 @@ def mae_bars(table, labels, units):
     datasets = list(dict.fromkeys(table["dataset"]))
     columns = min(3, len(datasets))
     rows = -(-len(datasets) // columns)
-    figure, grid = plt.subplots(rows, columns, figsize=(WIDTH * 0.85 * max(columns, 1.4), WIDTH * 0.8 * rows), squeeze=False)
     models = list(dict.fromkeys(table["model"]))
-    colour = dict(zip(models, itertools.cycle(COLOURS), strict=False))
+    size = (WIDTH * 0.85 * max(columns, 1.4), rows * (0.75 + 0.22 * len(models)))
+    figure, grid = plt.subplots(rows, columns, figsize=size, squeeze=False, sharey=True)
     for axes, dataset in zip(grid.flat, datasets, strict=False):
         part = table[table["dataset"] == dataset].set_index("model").reindex(models)
-        axes.barh(
-            models, part["mae_mean"], xerr=part["mae_std"], color=[colour[m] for m in models],
-            error_kw={"lw": 0.8, "capsize": 2},
-        )  # fmt: skip
-        axes.plot(part["paper_mean"], models, "D", ms=4, mfc="white", mec="0.2", mew=0.8)
-        for model in part.index[part["mae_mean"].isna()]:
-            axes.annotate("not run", (0, model), xytext=(3, 0), textcoords="offset points", va="center", size="x-small")
-        axes.set_yticks(models, [labels.get(m, m) for m in models])
-        axes.invert_yaxis()
-        axes.set(title=labels.get(dataset, dataset), xlabel=with_unit("MAE", units[dataset]), xlim=(0, None))
+        most = BEYOND * part["mae_mean"].min()
+        for place, (model, colour) in enumerate(zip(models, itertools.cycle(COLOURS), strict=False)):
+            mean, std, paper = part.loc[model, ["mae_mean", "mae_std", "paper_mean"]].astype(float)
+            if mean <= most:
+                axes.errorbar(mean, place, xerr=std, fmt="o", ms=4.5, lw=1.4, capsize=2, color=colour)
+            else:
+                words = "not run" if np.isnan(mean) else f"{mean:.3g}"
+                axes.annotate(
+                    words, (0.98, place), xycoords=axes.get_yaxis_transform(), ha="right", va="center", size="x-small"
+                )
+            if paper <= most:
+                axes.plot(paper, place, "D", ms=4, mfc="white", mec="0.2", mew=0.8)
+        axes.margins(x=0.1)
+        axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4))
+        axes.set(title=labels.get(dataset, dataset), xlabel=with_unit("MAE", units[dataset]))
+        axes.grid(axis="y", color="0.93", lw=0.6)
+    grid[0, 0].set_yticks(range(len(models)), [labels.get(m, m) for m in models])
+    grid[0, 0].set_ylim(len(models) - 0.5, -0.5)
     for axes in list(grid.flat)[len(datasets) :]:
         axes.axis("off")
     diamonds = "; diamonds: the paper's" if table["paper_mean"].notna().any() else ""
