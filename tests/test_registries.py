@@ -291,7 +291,27 @@ SOURCES = [
     (
         "A number of samples of structures",
         {"corpora": {"aflow_prototypes": {"n_samples": 288}}},
-        "corpora.aflow_prototypes.n_samples: nothing is counted in a corpus of kind structures; remove it",
+        "corpora.aflow_prototypes.n_samples: a corpus of kind structures has no use for it; remove it",
+    ),
+    (
+        "Structures without those of a dataset",
+        {"corpora": {"materials_project": {"without": ["matbench_steels"]}}},
+        "corpora.materials_project.without: a corpus of kind structures has no use for it; remove it",
+    ),
+    (
+        "A file of formulas that is a union too",
+        {"corpora": {"oqmd": {"of": ["matbench_steels"]}}},
+        "corpora.oqmd.of: a corpus of kind formulas has no use for it; remove it",
+    ),
+    (
+        "A dataset named as the mean of all",
+        {"datasets": {"all": TABLE | {"embedded": "pymatgen_exp_formation_energy"}}},
+        "datasets.all: tables and files of results have that name already; choose another",
+    ),
+    (
+        "A model named as an ensemble",
+        {"models": {"roost-ensemble": {"encoder": "roost", "label": "mine"}}},
+        "models.roost-ensemble: tables and files of results have that name already; choose another",
     ),
     (
         "A name that YAML reads as a number",

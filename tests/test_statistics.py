@@ -185,7 +185,7 @@ def nested_scores(ratios, sizes=("10%", "20%")):
     for (dataset, folds), (place, size) in itertools.product(ratios.items(), enumerate(sizes)):
         for fold, ratio in enumerate(folds):
             mae = 2.0 / (1 + place) + 0.1 * fold
-            common = {"dataset": dataset, "size": size, "fold": fold, "seed": 0, "n": 30, "train_rows": 10 * (place + 1)}
+            common = {"dataset": dataset, "size": size, "fold": fold, "seed": 0, "n": 30, "pool_rows": 70}
             rows += [{**common, "model": "a", "mae": mae}, {**common, "model": "b", "mae": mae * ratio}]
     return pd.DataFrame(rows)
 
@@ -197,8 +197,10 @@ def test_nested_comparison_by_hand():
     assert table["cells"].tolist() == [2, 2, 2, 6] and table["wins"].tolist() == [2, 2, 0, 4]
     for name, values in logs.items():
         assert table.loc[name, "change"] == pytest.approx(100 * (np.exp(values.mean()) - 1))
-        t = values.mean() / np.sqrt((1 / 3 + 30 / 15) * values.var(ddof=1))  # 30 test rows, 15 training rows on average
+        t = values.mean() / np.sqrt((1 / 3 + 30 / 70) * values.var(ddof=1))  # 30 test rows, 70 others
         assert table.loc[name, "t"] == pytest.approx(t) and table.loc[name, "p"] == pytest.approx(2 * stats.t.sf(abs(t), 2))
+        half = stats.t.ppf(0.975, 2) * values.mean() / t
+        assert table.loc[name, "change_high"] == pytest.approx(100 * np.expm1(values.mean() + abs(half)))
     means = [values.mean() for values in logs.values()]
     expected = stats.ttest_1samp(means, 0)
     assert (table.loc["all", "t"], table.loc["all", "p"]) == pytest.approx((expected.statistic, expected.pvalue))

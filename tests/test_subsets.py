@@ -140,6 +140,7 @@ def test_improvements_by_hand(subset_table):
     assert subset_table["model"].tolist() == ["roost"] * 3 + ["roost-ssl"] * 4
     assert subset_table["size"].tolist() == ["20", "30", "full", "20", "30", "full", "mean"]
     assert subset_table["train_rows"].tolist()[:6] == [20, 30, 40, 20, 30, 40]
+    assert score_run(predictions(np.ones(5)), ("d", "roost", "20"), 50)["pool_rows"].tolist() == [40] * 5
     by_size = subset_table.query("model == 'roost-ssl'").set_index("size")
     assert by_size["improvement"].to_dict() == pytest.approx({"20": 5.0, "30": 10.0, "full": 0.0, "mean": 7.5})
     assert by_size.loc["20", "improvement_std"] == pytest.approx(0, abs=1e-9)

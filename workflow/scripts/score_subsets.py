@@ -7,11 +7,11 @@ from matpretrain.jobs import job
 from matpretrain.statistics import fold_scores
 from matpretrain.subsets import FULL, n_training
 
-COLUMNS = ["dataset", "model", "size", "train_rows", "seed", "fold", "n", "mae", "rmse", "structures"]
+COLUMNS = ["dataset", "model", "size", "train_rows", "pool_rows", "seed", "fold", "n", "mae", "rmse", "structures"]
 
 
 def score_run(predictions, run, n_rows):
-    """Scores of the test parts of one run, a row per seed and fold.
+    """Scores of the test parts of one run, a row per seed and fold; pool_rows are the rows that a subset is drawn from.
 
     Args:
         predictions: data frame of the run.
@@ -20,6 +20,7 @@ def score_run(predictions, run, n_rows):
     """
     dataset, model, size = run
     scores = fold_scores(predictions[predictions["part"] == "test"], n_rows).assign(dataset=dataset, model=model, size=size)
+    scores["pool_rows"] = scores["train_rows"]
     if size != FULL:
         scores["train_rows"] = scores["train_rows"].clip(upper=n_training(size, n_rows))
     return scores

@@ -8,7 +8,7 @@ import pandas as pd
 from matpretrain.files import read_csv, write_csv, write_text
 from matpretrain.jobs import job
 from matpretrain.statistics import ensemble, fold_scores, summarise
-from matpretrain.tables import markdown_table
+from matpretrain.tables import ENSEMBLE, markdown_table
 
 COLUMNS = [
     "dataset", "model", "mae_mean", "mae_std", "n_folds", "n_seeds", "paper_mean", "paper_std", "suspect",
@@ -34,9 +34,9 @@ def provenance(paths):
 
 def ordered(models):
     """Models in order of appearance, each ensemble right after its single model."""
-    first = list(dict.fromkeys(m.removesuffix("-ensemble") for m in models))
+    first = list(dict.fromkeys(m.removesuffix(ENSEMBLE) for m in models))
     present = set(models)
-    return [m for base in first for m in (base, f"{base}-ensemble") if m in present]
+    return [m for base in first for m in (base, base + ENSEMBLE) if m in present]
 
 
 def our_rows(prediction_paths, made):
@@ -49,9 +49,7 @@ def our_rows(prediction_paths, made):
         rows.append({"dataset": dataset, "model": model, **summarise(fold_scores(test)), **how})
         if test["seed"].nunique() > 1:
             together = summarise(fold_scores(ensemble(test).assign(seed=0)))
-            rows.append(
-                {"dataset": dataset, "model": f"{model}-ensemble", **together, "n_seeds": test["seed"].nunique(), **how}
-            )
+            rows.append({"dataset": dataset, "model": model + ENSEMBLE, **together, "n_seeds": test["seed"].nunique(), **how})
     return pd.DataFrame(rows)
 
 
@@ -93,7 +91,7 @@ def markdown(table, published, labels, units):
         return f"{text} (!)" if marked else text
 
     def label(model):
-        base = model.removesuffix("-ensemble")
+        base = model.removesuffix(ENSEMBLE)
         return labels.get(base, base) + (" ensemble" if base != model else "")
 
     for model in ours:
@@ -114,7 +112,7 @@ def markdown(table, published, labels, units):
     cells = {heading: column for heading, column in cells.items() if any(column)}
     rows = [[labels.get(d, d), units[d], *row] for d, *row in zip(datasets, *cells.values(), strict=True)]
     notes = ["MAE, mean ± population standard deviation over the outer folds (test parts)."]
-    together = table[table["model"].str.endswith("-ensemble") & table["mae_mean"].notna()]
+    together = table[table["model"].str.endswith(ENSEMBLE) & table["mae_mean"].notna()]
     if len(together):
         seeds = ", ".join(dict.fromkeys(f"{labels.get(r.dataset, r.dataset)} {r.n_seeds}" for r in together.itertuples()))
         notes.append(

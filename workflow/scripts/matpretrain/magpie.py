@@ -23,7 +23,6 @@ PROPERTIES = (
 )  # fmt: skip
 STATISTICS = ("minimum", "maximum", "range", "mean", "avg_dev", "mode")
 ORBITALS = ("s", "p", "d", "f")
-Z_LAWRENCIUM = 103
 CHUNK = 20_000  # compositions at a time, so that memory stays flat
 MANY_STATES = 100_000  # combinations of oxidation states above which the two halves are searched separately
 
@@ -59,16 +58,6 @@ def element_tables():
         electronegativity[z] = pymatgen.get_elemental_property(element, "X")
         states[z] = tuple(float(s) for s in pymatgen.get_oxidation_states(element))
     return properties, valence, electronegativity, tuple(states)
-
-
-def standard_properties():
-    """The 22 elemental properties [119, 22] float32, each with mean zero and variance 1/22 over the elements H to Lr, so that their
-    mean square norm is one, as that of Matscholar's vectors; row 0 is zero."""
-    properties = element_tables()[0]
-    known = properties[1 : Z_LAWRENCIUM + 1]
-    standard = (properties - known.mean(axis=0)) / (known.std(axis=0) * len(PROPERTIES) ** 0.5)
-    standard[0] = 0
-    return standard.astype(np.float32)
 
 
 def magpie_features(compositions):

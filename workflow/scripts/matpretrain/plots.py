@@ -193,13 +193,13 @@ def mae_points(table, labels, units):
             mean, std, paper = part.loc[model, ["mae_mean", "mae_std", "paper_mean"]].astype(float)
             if mean <= most:
                 axes.errorbar(mean, place, xerr=std, fmt="o", ms=4.5, lw=1.4, capsize=2, color=colour)
-            else:
-                words = "not run" if np.isnan(mean) else f"{mean:.3g}"
-                axes.annotate(
-                    words, (0.98, place), xycoords=axes.get_yaxis_transform(), ha="right", va="center", size="x-small"
-                )
             if paper <= most:
                 axes.plot(paper, place, "D", ms=4, mfc="white", mec="0.2", mew=0.8)
+            words = ["not run"] if np.isnan(mean) else [f"{mean:.3g}"] if mean > most else []
+            words += [f"paper {paper:.3g}"] if paper > most else []
+            axes.annotate(
+                ", ".join(words), (0.98, place), xycoords=axes.get_yaxis_transform(), ha="right", va="center", size="x-small"
+            )
         axes.margins(x=0.1)
         axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4))
         axes.set(title=labels.get(dataset, dataset), xlabel=with_unit("MAE", units[dataset]))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from matpretrain.files import DataError
 from matpretrain.provenance import parameters, pretext_tasks, reads, structures_read
+from matpretrain.tables import ENSEMBLE
 
 FIXED_FEATURES = ("magpie", "onehot", "none")
 TAKEN = (*FIXED_FEATURES, "structure")  # files of results/features, beside those of the strategies
@@ -14,6 +15,17 @@ GIVEN = ("element_vectors", "n_outputs")  # arguments of a network that the scri
 ELEMENTS = "matscholar"  # vectors of a network or strategy that names no others
 FOREIGN = {"network": ("features",), "baseline": ("pretraining", "initial", "elements")}  # settings of the other kind
 SPECTRA, STRUCTURES = "matminer_optical_constants", "aflow_prototypes"  # embedded datasets with them
+FILE = {"csv", "mirror_file", "mirror_sha256", "unknown_elements"}
+CORPUS_KEYS = {
+    "formulas": FILE | {"formula", "id", "n_samples"},
+    "union": {"of", "without"},
+    "structures": FILE | {"embedded", "sample", "teacher", "teacher_sha256"},
+    "vectors": FILE | {"n_samples"},
+}  # what each kind of corpus reads
+RESERVED = {
+    "datasets": ("all", "crystals"),  # a row of tables, a folder of results/probes
+    "models": ("published",),  # submissions to Matbench in tables
+}
 SPECTRAL_COLUMNS = "id, formula, energy, eps_re, eps_im"
 
 
@@ -62,8 +74,8 @@ def _check_corpora(config):
             missing = None if {"csv", "mirror_file", "embedded"} & entry.keys() else "csv: PATH"
         if missing:
             refuse(f"corpora.{name}", f"a corpus of kind {entry['kind']} needs {missing}; add it")
-        if "n_samples" in entry and entry["kind"] not in ("formulas", "vectors"):
-            refuse(f"corpora.{name}.n_samples", f"nothing is counted in a corpus of kind {entry['kind']}; remove it")
+        for key in entry.keys() - CORPUS_KEYS[entry["kind"]] - {"kind", "licence", "citation"}:
+            refuse(f"corpora.{name}.{key}", f"a corpus of kind {entry['kind']} has no use for it; remove it")
 
 
 def _check_labels(config):
@@ -72,6 +84,10 @@ def _check_labels(config):
         for kind in ("corpora", "models"):
             if name in config[kind]:
                 refuse(f"{kind}.{name}", "there is a dataset of that name; rename one of them")
+    for kind, names in RESERVED.items():
+        for name in config[kind]:
+            if name in names or (kind == "models" and name.endswith(ENSEMBLE)):
+                refuse(f"{kind}.{name}", "tables and files of results have that name already; choose another")
     for name in TAKEN:
         if name in config["pretraining"]:
             refuse(f"pretraining.{name}", "features have that name already; rename the strategy")

@@ -10,7 +10,8 @@ import pandas as pd
 from scipy import stats
 
 MIN_ERROR_STD = 1e-12
-NESTED = ["model", "against", "dataset", "cells", "wins", "change", "t", "p", "p_flip", "p_cells"]  # columns of compare_nested
+CHANGES = ["change", "change_low", "change_high"]  # of an MAE in %, with the ends of its 95 % interval
+NESTED = ["model", "against", "dataset", "cells", "wins", *CHANGES, "t", "p", "p_flip", "p_cells"]  # columns of compare_nested
 
 
 def epistemic_std(predictions):
@@ -219,20 +220,22 @@ def compare_nested(scores, model, against):
 
     Subsets of one fold lie within each other and share its test part, so that sizes are averaged first: the logarithm of
     the ratio of the MAEs, one value per fold. Folds of a dataset overlap in their training rows: Nadeau and Bengio's
-    correction, with the mean training size. Datasets count as the independent units of a t test and an exact sign-flip test of
+    correction, with the rows that subsets are drawn from in place of the drawn ones, of which folds share fewer, so that the test
+    is on the safe side. Datasets count as the independent units of a t test and an exact sign-flip test of
     their means; two targets of the same materials, as log_gvrh and log_kvrh, are less than two units.
 
     Args:
-        scores: data frame dataset, size, fold, model, mae, n (test rows), train_rows; the folds of a dataset have all sizes.
+        scores: data frame dataset, size, fold, model, mae, n (test rows), pool_rows (all others of the dataset); the folds of a
+            dataset have all sizes.
         model, against: names in scores["model"]; cells that only one of them has do not count.
 
     Returns:
         Data frame with a row per dataset and one for ALL: model, against, dataset, cells, wins (cells where the mean MAE
-        of `model` is lower), change (of the geometric mean MAE in %), t and p (two-sided, as above), p_flip (sign-flip
-        test, ALL only), p_cells (sign test of the wins as if cells were independent, for contrast).
+        of `model` is lower), change (of the geometric mean MAE in %) with its 95 % interval, t and p (two-sided, as above), p_flip
+        (sign-flip test, ALL only), p_cells (sign test of the wins as if cells were independent, for contrast).
     """
     keys = ["dataset", "size", "fold"]
-    scores = scores.groupby(["model", *keys], sort=False)[["mae", "n", "train_rows"]].mean()  # over seeds
+    scores = scores.groupby(["model", *keys], sort=False)[["mae", "n", "pool_rows"]].mean()  # over seeds
     both = scores.loc[model].join(scores.loc[against]["mae"].rename("other"), how="inner").reset_index()
     both["ratio"] = np.log(both["mae"] / both["other"])
     cells = both.groupby(["dataset", "size"], sort=False)[["mae", "other"]].mean().reset_index()
@@ -241,19 +244,25 @@ def compare_nested(scores, model, against):
     for dataset, part in both.groupby("dataset", sort=False):
         folds = part.groupby("fold")["ratio"].mean().to_numpy()
         own = cells[cells["dataset"] == dataset]
-        t, p = corrected_paired_t(folds, np.zeros(len(folds)), part["n"].mean() / part["train_rows"].mean())
-        rows.append({"dataset": dataset, "cells": len(own), "wins": own["won"].sum(), "mean": folds.mean(), "t": t, "p": p})
+        found = mean_ratio(folds, part["n"].mean() / part["pool_rows"].mean())
+        rows.append({"dataset": dataset, "cells": len(own), "wins": own["won"].sum()} | found)
     if not rows:
         return pd.DataFrame(columns=NESTED)
-    means = np.array([row["mean"] for row in rows])
-    t, p = paired_t(means, np.zeros(len(means)))
-    rows.append({"dataset": ALL, "cells": len(cells), "wins": cells["won"].sum(), "mean": means.mean(), "t": t, "p": p})
+    means = np.log1p([row["change"] / 100 for row in rows])
+    rows.append({"dataset": ALL, "cells": len(cells), "wins": cells["won"].sum()} | mean_ratio(means, 0.0))
     rows[-1]["p_flip"] = sign_flip(means)
     table = pd.DataFrame(rows)
-    table["change"] = 100 * np.expm1(table["mean"])
     table["p_cells"] = [stats.binomtest(int(w), int(n)).pvalue for w, n in zip(table["wins"], table["cells"], strict=True)]
     table = table.assign(model=model, against=against)
     return table[NESTED]
+
+
+def mean_ratio(logs, test_to_train):
+    """{column: value} of CHANGES, t and p: the mean of logarithms of ratios [k] as a change in %, its interval and corrected test."""
+    zeros = np.zeros(len(logs))
+    low, high = corrected_interval(logs, zeros, test_to_train)
+    t, p = corrected_paired_t(logs, zeros, test_to_train)
+    return dict(zip(CHANGES, 100 * np.expm1([logs.mean(), low, high]), strict=True)) | {"t": t, "p": p}
 
 
 def sign_flip(values):

@@ -1,5 +1,7 @@
 """Tables for readers."""
 
+ENSEMBLE = "-ensemble"  # ends the name of a network's ensemble in tables
+
 
 def markdown_table(headings, rows, notes=()):
     """Markdown of a table, one text or number per heading in every row, and of notes below it."""
