@@ -294,6 +294,21 @@ SOURCES = [
         "corpora.aflow_prototypes.n_samples: a corpus of kind structures has no use for it; remove it",
     ),
     (
+        "Test parts that overlap",
+        {"datasets": {"mine": TABLE | {"csv": str(PROJECT / "README.md"), "test_fraction": 0.3}}},
+        "datasets.mine.test_fraction: 5 test parts of 0.3 of the rows overlap; set a smaller n_folds or test_fraction",
+    ),
+    (
+        "A subset larger than a training part",
+        {"subsets": {"ihalage2022": {"sizes": ["10%", "90%"]}}},
+        "subsets.ihalage2022.sizes: 90% is more than matbench_mp_e_form has beside a test part, 80%; make it smaller",
+    ),
+    (
+        "A map of spectra",
+        {"maps": {"datasets": ["optical_constants"]}},
+        "maps.datasets: optical_constants holds spectra, which have tables of their own; name it in enz.datasets",
+    ),
+    (
         "Structures without those of a dataset",
         {"corpora": {"materials_project": {"without": ["matbench_steels"]}}},
         "corpora.materials_project.without: a corpus of kind structures has no use for it; remove it",

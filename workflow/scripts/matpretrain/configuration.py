@@ -42,6 +42,7 @@ def check(config, folder, files=()):
     _check_schema(config, folder / "workflow/schemas/config.schema.yaml")
     _check_files(config, folder / "workflow/scripts/matpretrain")
     check_registries(config)
+    _check_splits(config)
 
 
 def set_environment(config):
@@ -109,6 +110,28 @@ def _read_numbers(config, validator):
                 for folder in folders:
                     place = place[folder]
                 place[key] = value
+
+
+def _check_splits(config):
+    """Test parts that fit beside each other, and training subsets that fit beside a test part."""
+    for name, entry in config["datasets"].items():
+        n_folds = entry.get("n_folds", 5)
+        if n_folds * entry.get("test_fraction", 0) > 1:
+            refuse(
+                f"datasets.{name}.test_fraction",
+                f"{n_folds} test parts of {entry['test_fraction']:g} of the rows overlap; set a smaller n_folds or test_fraction",
+            )
+    for study, entry in config["subsets"].items():
+        for name in entry["datasets"]:
+            dataset = config["datasets"][name]
+            largest = 1 - dataset.get("test_fraction", 1 / dataset.get("n_folds", 5))
+            own = Path(dataset.get("csv", "README.md")).is_dir()  # a split that comes with the data
+            for size in entry["sizes"]:
+                if str(size).endswith("%") and float(size[:-1]) / 100 > largest + 1e-9 and not own:
+                    refuse(
+                        f"subsets.{study}.sizes",
+                        f"{size} is more than {name} has beside a test part, {largest:.0%}; make it smaller",
+                    )
 
 
 def _check_files(config, package):

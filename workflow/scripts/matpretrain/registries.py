@@ -315,10 +315,11 @@ def _check_spectra(config):
         for key in OF_NUMBERS:
             if entry.get(key):
                 refuse(f"datasets.{name}.{key}", f"spectra ({SPECTRAL_COLUMNS}) have no use for it; remove it")
-        used = [d for section in ("benchmark", "maps", "modes") for d in config[section]["datasets"]]
-        used += [d for study in config["subsets"].values() for d in study["datasets"]]
-        if name in used:
-            refuse("benchmark.datasets", f"{name} holds spectra, which have tables of their own; name it in enz.datasets")
+        used = {section: config[section] for section in ("benchmark", "maps", "modes")}
+        used |= {f"subsets.{study}": of_study for study, of_study in config["subsets"].items()}
+        for key, section in used.items():
+            if name in section["datasets"]:
+                refuse(f"{key}.datasets", f"{name} holds spectra, which have tables of their own; name it in enz.datasets")
     for section in ("enz", "modes"):
         for model in config[section]["models"]:
             if "encoder" not in config["models"][model]:
@@ -373,7 +374,9 @@ def _check_validation(config):
     """Weights are chosen by validation rows only where there are some."""
     for name, entry in config["datasets"].items():
         if entry.get("inner_fraction", config["inner_fraction"]) == 0:
-            for encoder in sorted({model["encoder"] for model in config["models"].values() if "encoder" in model}):
+            models = [model for model in config["models"].values() if "encoder" in model]
+            models = [model for model in models if entry.get("structures") or not structures_read(model)]  # what can run there
+            for encoder in sorted({model["encoder"] for model in models}):
                 recipe = recipe_of(config, name, encoder)
                 if recipe["select"] == "best" or recipe["patience"]:
                     key = f"datasets.{name}.inner_fraction" if "inner_fraction" in entry else "inner_fraction"
