@@ -157,7 +157,7 @@ rule plot_edges:
 rule figures:
     input:
         rules.plot_mae.output if "2" in TABLES else [],
-        rules.plot_gains.output if PRETRAINED else [],
+        rules.plot_gains.output if any(map(scratch_of, PRETRAINED)) else [],
         sorted(set(run_files("results/figures/learning_curves/{dataset}.png", TRAINED))),
         sorted(set(run_files("results/figures/cumulative/{dataset}.png", WHOLE))),
         run_files(

@@ -226,7 +226,7 @@ def gains(table, labels):
     """
     models, datasets = (list(dict.fromkeys(table[key])) for key in ("model", "dataset"))
     columns = min(4, max(1, len(models)))
-    n_rows = -(-len(models) // columns)
+    n_rows = max(1, -(-len(models) // columns))
     size = (WIDTH * (0.35 + 0.6 * max(columns, 2)), n_rows * (0.9 + 0.22 * len(datasets)))
     figure, grid = plt.subplots(n_rows, columns, squeeze=False, sharex=True, sharey=True, figsize=size)
     for axes, model, colour in zip(grid.flat, models, itertools.cycle(COLOURS), strict=False):
