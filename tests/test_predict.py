@@ -331,6 +331,15 @@ def test_bad_models_end_with_one_line(copied, formulas, capsys, fault, what, dam
         predict(capsys, formulas(), copied)
 
 
+@pytest.mark.parametrize(
+    ("loss", "words"), [("l2", "seed1/model.json: .*its loss is l2"), ("l1", "2 outputs are not those of the loss")]
+)
+def test_a_record_names_a_loss_that_the_outputs_have(copied, formulas, loss, words):
+    edit_record(loss=loss)(copied)
+    with pytest.raises(DataError, match=words):
+        predict_file(formulas(), [copied / "seed1"], say=quiet)
+
+
 def test_the_module_runs_without_snakemake(formulas, tmp_path):
     hidden = "import sys, runpy; sys.modules['snakemake'] = None; runpy.run_module('matpretrain.predict', run_name='__main__')"
     done = subprocess.run(

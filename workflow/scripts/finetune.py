@@ -21,6 +21,7 @@ from matpretrain.files import read_csv, sha256, write_csv
 from matpretrain.jobs import job
 from matpretrain.members import fold_weights, keep, save_members
 from matpretrain.objectives import SUPERVISED
+from matpretrain.outputs import decode, learned, smoothing
 from matpretrain.processes import Stopped, side_by_side
 from matpretrain.provenance import stacks
 from matpretrain.recipe import Recipe
@@ -47,20 +48,18 @@ def train_members(members, say, state=None):
         For each of them its prediction rows and history as data frames, and what is kept of the network.
     """
     training = members[0][0]
-    recipe, device, target = training.recipe, training.device, training.target
+    recipe, device, target, record = training.recipe, training.device, training.target, training.record()
     splits = [own.split(fold) for own, fold in members]
     mean = [np.nanmean(target[train]) for train, _, _ in splits]
     std = [np.nanstd(target[train], ddof=1) for train, _, _ in splits]
-    std, n_targets = [own if own > 0 else 1.0 for own in std], target.shape[1]
+    std = [own if own > 0 else 1.0 for own in std]
     watched = len(splits[0][1]) > 0
 
-    loss, n_outputs = SUPERVISED[training.loss]
-    smoothed = training.smoothing()
-    inputs = training.inputs
+    loss, smoothed, inputs = SUPERVISED[training.loss][0], smoothing(record), training.inputs
     scaled = np.stack([(target - m) / s for m, s in zip(mean, std, strict=True)])
     scaled = torch.as_tensor(scaled, dtype=torch.float32, device=device)  # [members, n, T]
     member = torch.arange(len(members), device=device)[:, None]
-    cohort = Cohort([initial_network(fold, own, n_outputs * n_targets, say) for own, fold in members])
+    cohort = Cohort([initial_network(fold, own, record["n_outputs"], say) for own, fold in members])
 
     def losses(cohort, rows):
         rows, fills = level(rows)
@@ -70,14 +69,14 @@ def train_members(members, say, state=None):
     def outputs(cohort, part):
         """Of every member for its validation or test rows."""
         rows = [torch.as_tensor(split[PARTS.index(part)], device=device) for split in splits]
-        return [smoothed(output) for output in predict_members(cohort, inputs, rows, recipe)]
+        return predict_members(cohort, inputs, rows, recipe)
 
     def evaluate(cohort):
         if not watched:
             return [{"mae": math.nan}] * cohort.size
         scores = []
         for k, output in enumerate(outputs(cohort, "validation")):
-            error = output[:, :n_targets] * std[k] + mean[k] - target[splits[k][1]]
+            error = learned(output, record, mean[k], std[k]) - target[splits[k][1]]
             scores.append({"mae": float(np.nanmean(np.abs(error)))})
         return scores
 
@@ -106,12 +105,9 @@ def train_members(members, say, state=None):
     for k, (own, fold) in enumerate(members):
         parts = []
         for part, of_members in predicted.items():
-            output, rows = of_members[k], splits[k][PARTS.index(part)]
-            prediction, deviation = output[:, :n_targets] * std[k] + mean[k], np.exp(output[:, n_targets:]) * std[k]
-            if not deviation.size or training.spectra is not None:
-                deviation = np.full_like(prediction, np.nan)
-            part_rows = training.rows(rows, prediction=prediction, aleatoric_std=deviation)
-            parts.append(part_rows.assign(fold=fold, seed=own.seed, part=part))
+            prediction, deviation = decode(of_members[k], record, mean[k], std[k])
+            rows = training.rows(splits[k][PARTS.index(part)], prediction=prediction, aleatoric_std=deviation)
+            parts.append(rows.assign(fold=fold, seed=own.seed, part=part))
         history = pd.DataFrame(histories[k]).assign(fold=fold, seed=own.seed)
         results.append((pd.concat(parts), history, keep(cohort.member(k), fold, mean[k], std[k])))
     return results
@@ -299,19 +295,12 @@ if __name__ == "__main__":
             training.arguments,
             take(Compositions.read(files.compositions), training.trained_rows()),
             {
-                "encoder": p.encoder,
-                "n_outputs": SUPERVISED[p.loss][1] * training.target.shape[1],
-                "loss": p.loss,
-                "recipe": dict(p.recipe),
                 "dataset": snakemake.wildcards.dataset,
-                "data_sha256": sha256(files.get("spectra") or files.table),
-                "size": p.size,
-                "inner_fraction": p.inner_fraction,
                 "model": snakemake.wildcards.model,
-                "seed": seed,
                 "unit": unit,
+                "data_sha256": sha256(files.get("spectra") or files.table),
                 "code_version": p.code,
-                **({} if training.spectra is None else training.spectra.record()),
+                **training.record(),
             },
             folder,
         )

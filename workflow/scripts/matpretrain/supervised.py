@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 
 from matpretrain.composition import Compositions
+from matpretrain.outputs import n_outputs
 from matpretrain.recipe import Recipe
-from matpretrain.spectra import COMPRESS, RESTORE, one_below_another, smoother
+from matpretrain.spectra import COMPRESS, one_below_another
 from matpretrain.splits import fold_numbers, inner_split
 from matpretrain.subsets import outer_split
 
@@ -77,9 +78,19 @@ class Training:
         """[n, T] what is learned, NaN where it is unknown."""
         return self.table["target"].to_numpy()[:, None] if self.spectra is None else COMPRESS(self.spectra.values)
 
-    def smoothing(self):
-        """Function [B, n] -> [B, n] from the outputs of the network to the predictions: the identity but for spectra."""
-        return smoother(*((None, 0) if self.spectra is None else (self.spectra.energy, self.spectra.resolution)))
+    def record(self):
+        """What has to be known besides the weights to build the networks and to read their outputs: part of model.json."""
+        spectra = {} if self.spectra is None else self.spectra.record()
+        return {
+            "encoder": self.encoder,
+            "n_outputs": n_outputs({"loss": self.loss, **spectra}),
+            "loss": self.loss,
+            "recipe": vars(self.recipe),
+            "size": self.size,
+            "inner_fraction": self.inner_fraction,
+            "seed": self.seed,
+            **spectra,
+        }
 
     def rows(self, rows, **values):
         """Data frame of some rows: id, for a spectrum quantity and energy, target, and values [len(rows), T] by name."""
@@ -88,7 +99,6 @@ class Training:
             target = target.to_numpy()[rows]
         else:
             frame, target = one_below_another(frame, self.spectra.energy), self.spectra.values[rows]
-            values["prediction"] = RESTORE(values["prediction"])
         return frame.assign(target=target.ravel(), **{name: value.ravel() for name, value in values.items()})
 
     @cached_property
@@ -121,7 +131,7 @@ class Spectra:
             return cls(arrays["energy"], np.concatenate([eps.real, eps.imag], 1), resolution)
 
     def record(self):
-        """What prediction has to know besides the weights."""
+        """What has to be known to read the outputs of a network."""
         return {"energy": self.energy.tolist(), "resolution": self.resolution}
 
 
