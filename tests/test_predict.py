@@ -13,7 +13,6 @@ import pytest
 import torch
 import yaml
 from conftest import PROJECT
-from finetune import Training
 from safetensors.torch import load_file, save
 from small_problem import all_folds
 
@@ -26,6 +25,7 @@ from matpretrain.predict import combine, main, member_predictions, predict_file
 from matpretrain.recipe import Recipe
 from matpretrain.sources import read_embedded
 from matpretrain.splits import outer_folds
+from matpretrain.supervised import Training
 from matpretrain.weights import save_encoder
 
 VECTORS = np.nan_to_num(matscholar_vectors())
