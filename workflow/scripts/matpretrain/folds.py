@@ -24,7 +24,8 @@ TOGETHER = "together.json"  # beside the folds of a job of several Trainings: de
 def of_job(snakemake, device, **own):
     """The Training of a job; `own` are its seed, cohort and what else single ones of several have."""
     p, files = snakemake.params, snakemake.input
-    arguments = dict(p.arguments)
+    arguments, recipe = dict(p.arguments), dict(p.recipe)
+    loss = recipe.pop("loss")  # pretraining has recipes without one
     if files.get("elements"):
         arguments["element_vectors"] = np.load(files.elements)
     return Training(
@@ -32,8 +33,8 @@ def of_job(snakemake, device, **own):
         files.get("structures") or Compositions.read(files.compositions),
         encoder=p.encoder,
         arguments=arguments,
-        loss=p.loss,
-        recipe=Recipe(**p.recipe),
+        loss=loss,
+        recipe=Recipe(**recipe),
         inner_fraction=p.inner_fraction,
         size=p.size,
         device=device,
