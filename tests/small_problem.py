@@ -1,9 +1,9 @@
 """A regression that a small network fits, and a recipe for it."""
 
-import finetune
 import torch
 from torch import nn
 
+from matpretrain import folds
 from matpretrain.recipe import Recipe
 
 RECIPE = Recipe(
@@ -30,5 +30,5 @@ def recipe(**changes):
 
 def all_folds(training, threads, say, state):
     """What a job of one Training makes of all outer folds: predictions, history, what is kept of each fold."""
-    finetune.finetune([training], threads, say, state)
-    return finetune.read_folds(training, state)
+    folds.finetune([training], threads, say, state)
+    return folds.read_folds(training, state)

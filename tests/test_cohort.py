@@ -3,7 +3,6 @@
 import math
 from typing import NamedTuple
 
-import finetune
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,7 +10,7 @@ import torch
 from small_problem import Line, all_folds, recipe
 from torch.func import vmap
 
-from matpretrain import objectives, roost, states
+from matpretrain import folds, objectives, roost, states, supervised
 from matpretrain.cohort import Cohort, clip_gradients, level
 from matpretrain.composition import matscholar_vectors, parse_formulas
 from matpretrain.plots import learning_curves
@@ -258,7 +257,7 @@ def training(table, **changes):
         "recipe": recipe(epochs=3, clip=1.0, select="last", learning_rate=1e-3), "inner_fraction": 0.1, "size": None,
         "seed": 0, "device": "cpu",
     }  # fmt: skip
-    return finetune.Training(**values | changes)
+    return supervised.Training(**values | changes)
 
 
 @pytest.mark.parametrize("cohort", [1, 5])
@@ -332,7 +331,7 @@ def test_folds_that_train_together_predict_what_they_predict_alone(table, tmp_pa
 
 def together(*trainings):
     """Folds of every cohort, with the name of the Training where there are several."""
-    groups = finetune.cohorts(list(trainings))
+    groups = folds.cohorts(list(trainings))
     return [[(own.name, fold) if own.name else fold for own, fold in group] for group in groups]
 
 
@@ -351,19 +350,19 @@ def test_a_cohort_that_was_killed_while_it_wrote_its_results_writes_them_all(tab
     job, written = training(table, cohort=3), []
     whole = all_folds(job, 1, lambda text: None, tmp_path / "whole")[0]
     monkeypatch.setenv(states.MINUTES, "0")
-    save = finetune.save_state
+    save = folds.save_state
 
     def killed(record, path):
         if path.name == "fold1.pt":
             raise KeyboardInterrupt
         save(record, path)
 
-    monkeypatch.setattr(finetune, "save_state", killed)
+    monkeypatch.setattr(folds, "save_state", killed)
     state = tmp_path / "killed"
     with pytest.raises(KeyboardInterrupt):
         all_folds(job, 1, lambda text: None, state)
     assert sorted(path.name for path in state.iterdir()) == ["fold0.pt", "training0-1-2.pt"]
-    monkeypatch.setattr(finetune, "save_state", lambda record, path: (written.append(path.name), save(record, path)))
+    monkeypatch.setattr(folds, "save_state", lambda record, path: (written.append(path.name), save(record, path)))
     again = all_folds(job, 1, lambda text: None, state)[0]
     assert written == [f"fold{k}.pt" for k in range(5)] and again.equals(whole)
     assert not list(state.glob("training*.pt"))
@@ -378,10 +377,10 @@ def test_what_goes_wrong_names_the_folds(table, tmp_path, monkeypatch):
     def diverge(*arguments, **options):
         raise Diverged("training loss became nan in epoch 3; lower learning_rate", 2)
 
-    monkeypatch.setattr(finetune, "fit_cohort", stop)
+    monkeypatch.setattr(supervised, "fit_cohort", stop)
     with pytest.raises(Stopped, match="stopped on SIGTERM: folds 0, 1, 2 after epoch 1, step 2 of 6; the next run"):
         all_folds(job, 1, lambda text: None, tmp_path)
-    monkeypatch.setattr(finetune, "fit_cohort", diverge)
+    monkeypatch.setattr(supervised, "fit_cohort", diverge)
     with pytest.raises(FloatingPointError, match="^fold 2: training loss became nan in epoch 3"):
         all_folds(job, 1, lambda text: None, tmp_path)
 

@@ -12,15 +12,13 @@ import pytest
 import torch
 from small_problem import recipe
 
-from matpretrain import attention, finder, objectives, packed, replay, roost, states
+from matpretrain import attention, finder, objectives, packed, replay, roost, states, supervised
 from matpretrain.cohort import Cohort
 from matpretrain.composition import Compositions
 from matpretrain.training import fit, predict, predict_members
 
 if not torch.cuda.is_available():
     pytest.skip("no CUDA device", allow_module_level=True)
-
-import finetune
 
 N_ROWS, SEEDS = 180, (5, 6, 7)
 CPU, GPU = "cpu", "cuda:0"
@@ -115,7 +113,7 @@ def training(compositions, vectors, seed=0, **changes):
         "table": table, "examples": compositions, "encoder": "roost", "arguments": {"element_vectors": vectors}, "weights": None,
         "loss": "robust_l1", "recipe": SETTINGS, "inner_fraction": 0.1, "size": None, "seed": seed, "device": GPU,
     }  # fmt: skip
-    return finetune.Training(**values | changes)
+    return supervised.Training(**values | changes)
 
 
 def members(compositions, vectors, **changes):
@@ -134,11 +132,11 @@ def test_replayed_steps_train_as_steps_given_one_by_one_and_as_on_the_cpu(compos
         return replayed(self, rows, sizes)
 
     monkeypatch.setattr(replay.Replayed, "__call__", count)
-    graph = finetune.train_members(members(compositions, vectors, encoder=encoder), lambda text: None)
+    graph = supervised.train_members(members(compositions, vectors, encoder=encoder), lambda text: None)
     assert max(replays) == 2  # whole steps and the last one
     monkeypatch.setattr(replay.Replayed, "__call__", lambda self, rows, sizes: self.step(rows))
-    eager = finetune.train_members(members(compositions, vectors, encoder=encoder), lambda text: None)
-    cpu = finetune.train_members(members(compositions, vectors, encoder=encoder, device=CPU)[:1], lambda text: None)
+    eager = supervised.train_members(members(compositions, vectors, encoder=encoder), lambda text: None)
+    cpu = supervised.train_members(members(compositions, vectors, encoder=encoder, device=CPU)[:1], lambda text: None)
     for (_, a, _), (_, b, _) in zip(graph, eager, strict=True):
         assert np.allclose(a[["loss", "gradient_norm", "mae"]], b[["loss", "gradient_norm", "mae"]], rtol=2e-2)
         assert a["loss"].iloc[-1] < a["loss"].iloc[0]
@@ -148,7 +146,7 @@ def test_replayed_steps_train_as_steps_given_one_by_one_and_as_on_the_cpu(compos
 
 def test_steps_are_captured_anew_when_one_needs_larger_arrays(compositions, vectors, monkeypatch):
     """As sizes grow in the second and the third epoch."""
-    expected = finetune.train_members(members(compositions, vectors), lambda text: None)
+    expected = supervised.train_members(members(compositions, vectors), lambda text: None)
     reserve, calls, captured = packed.Padded.reserve, itertools.count(), []
 
     def growing(self, steps):
@@ -159,7 +157,7 @@ def test_steps_are_captured_anew_when_one_needs_larger_arrays(compositions, vect
     graph = torch.cuda.CUDAGraph
     monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: captured.append(0) or graph())
     monkeypatch.setattr(packed.Padded, "reserve", growing)
-    found = finetune.train_members(members(compositions, vectors), lambda text: None)
+    found = supervised.train_members(members(compositions, vectors), lambda text: None)
     assert len(captured) >= 6  # two steps, three sizes
     for (_, a, _), (_, b, _) in zip(found, expected, strict=True):
         assert np.allclose(a["loss"], b["loss"], rtol=2e-2)
@@ -182,7 +180,7 @@ def test_pretraining_with_a_target_is_replayed_and_learns_as_on_the_cpu(composit
 def test_an_interrupted_replayed_training_goes_on(compositions, vectors, tmp_path, monkeypatch):
     def train(*state):
         own = members(compositions, vectors)[:2]  # a state of them is written after every step
-        return finetune.train_members(own, lambda text: None, *state)
+        return supervised.train_members(own, lambda text: None, *state)
 
     monkeypatch.setenv(states.MINUTES, "0")
     whole = train()
@@ -206,7 +204,7 @@ def test_an_interrupted_replayed_training_goes_on(compositions, vectors, tmp_pat
 def test_folds_that_stop_early_stop_within_a_replayed_cohort(compositions, vectors):
     settings = recipe(epochs=30, patience=2, learning_rate=3e-3, clip=1.0, batch_size=16)
     histories = [
-        found[1] for found in finetune.train_members(members(compositions, vectors, recipe=settings), lambda text: None)
+        found[1] for found in supervised.train_members(members(compositions, vectors, recipe=settings), lambda text: None)
     ]
     lengths = {len(history) for history in histories}
     assert len(lengths) > 1 and all(np.isfinite(history["loss"]).all() for history in histories)

@@ -13,7 +13,6 @@ import pytest
 import torch
 import yaml
 from conftest import PROJECT
-from finetune import Training
 from safetensors.torch import load_file, save
 from small_problem import all_folds
 
@@ -26,6 +25,7 @@ from matpretrain.predict import combine, main, member_predictions, predict_file
 from matpretrain.recipe import Recipe
 from matpretrain.sources import read_embedded
 from matpretrain.splits import outer_folds
+from matpretrain.supervised import Training
 from matpretrain.weights import save_encoder
 
 VECTORS = np.nan_to_num(matscholar_vectors())
@@ -329,6 +329,15 @@ def test_bad_models_end_with_one_line(copied, formulas, capsys, fault, what, dam
     damage(copied)
     with fault(what, *words):
         predict(capsys, formulas(), copied)
+
+
+@pytest.mark.parametrize(
+    ("loss", "words"), [("l2", "seed1/model.json: .*its loss is l2"), ("l1", "2 outputs are not those of the loss")]
+)
+def test_a_record_names_a_loss_that_the_outputs_have(copied, formulas, loss, words):
+    edit_record(loss=loss)(copied)
+    with pytest.raises(DataError, match=words):
+        predict_file(formulas(), [copied / "seed1"], say=quiet)
 
 
 def test_the_module_runs_without_snakemake(formulas, tmp_path):

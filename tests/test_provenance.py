@@ -1,3 +1,4 @@
+import ast
 import json
 
 import pytest
@@ -46,8 +47,19 @@ def test_roost_depends_on_its_attention_and_magpie_does_not():
     assert "attention" not in provenance._closure(["magpie", "data", "statistics"])
 
 
-def test_a_script_that_imports_a_script_depends_on_what_that_does():
-    assert {"finetune", "training", "cohort", "objectives"} <= provenance._closure(["finetune_together"])
+@pytest.mark.parametrize("script", ["finetune", "finetune_together"])
+def test_both_scripts_that_train_folds_depend_on_what_those_do(script):
+    assert {"folds", "supervised", "outputs", "training", "cohort", "objectives"} <= provenance._closure([script])
+
+
+def test_no_script_imports_another_whose_changes_its_fingerprint_would_miss():
+    scripts = {path.stem: ast.parse(path.read_text()) for path in (PROJECT / "workflow/scripts").glob("*.py")}
+    assert len(scripts) > 40
+    for name, tree in scripts.items():
+        nodes = list(ast.walk(tree))
+        imported = {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
+        imported |= {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+        assert not imported & scripts.keys(), name
 
 
 def test_json_is_written_whole(tmp_path):

@@ -203,7 +203,7 @@ def test_space_is_looked_for_before_a_large_file_is_written(tmp_path, monkeypatc
 @pytest.fixture
 def folds(monkeypatch):
     """(a job of two folds whose training is pretended, list of the folds that were trained)."""
-    import finetune
+    from matpretrain import folds, supervised
 
     trained = []
 
@@ -218,10 +218,10 @@ def folds(monkeypatch):
         kept = {"fold": fold, "mean": 0.5, "std": 2.0, "weights": {"w": np.arange(3.0) / 7}}
         return [(rows.assign(fold=fold, seed=0), history.assign(fold=fold, seed=0), kept)]
 
-    monkeypatch.setattr(finetune, "train_members", train_members)
+    monkeypatch.setattr(folds, "train_members", train_members)
     table = pd.DataFrame({"id": list("abcd"), "fold": [0, 1, 0, 1], "target": 0.1})
     arguments = {}
-    job = finetune.Training(table, None, "roost", arguments, None, "l1", RECIPE, 0.1, None, 0, "cpu")
+    job = supervised.Training(table, None, "roost", arguments, None, "l1", RECIPE, 0.1, None, 0, "cpu")
     return job, trained
 
 

@@ -3,7 +3,6 @@
 import gzip
 import json
 
-import finetune
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,6 +13,7 @@ from pymatgen.core import Lattice, Structure
 from small_problem import all_folds
 
 from matpretrain import graphs, sources
+from matpretrain.composition import Compositions
 from matpretrain.crystal import read_structures
 from matpretrain.data import log10_targets, one_per_composition
 from matpretrain.files import read_csv
@@ -21,6 +21,7 @@ from matpretrain.members import load_members, save_members
 from matpretrain.predict import predict_file
 from matpretrain.recipe import Recipe
 from matpretrain.splits import outer_folds
+from matpretrain.supervised import Training
 from matpretrain.training import predict
 
 FAULTS = "Datasets with structures"
@@ -206,13 +207,13 @@ def test_a_network_of_structures_learns_and_its_members_load(tmp_path, fault):
         epochs=10, batch_size=4, min_steps=1, learning_rate=2e-3, weight_decay=0.0, schedule="cosine", warmup=0.1, clip=1.0,
         average=0.0, select="last", patience=0, precision="float32",
     )  # fmt: skip
-    training = finetune.Training(
+    training = Training(
         table, str(tmp_path / "graphs.safetensors"), "megnet", {"size": "small"}, None, "mse", recipe, 0.1, "70%", 0, "cpu"
     )
     predictions, history, kept = all_folds(training, 1, quiet, tmp_path / "state")
     loss = history.groupby("epoch")["loss"].mean()
     assert loss.iloc[-1] < 0.8 * loss.iloc[0]
-    compositions = finetune.Compositions(np.array([11], np.uint8), np.array([1.0]), np.array([0, 1]))
+    compositions = Compositions(np.array([11], np.uint8), np.array([1.0]), np.array([0, 1]))
     record = {
         "encoder": "megnet",
         "n_outputs": 1,

@@ -83,8 +83,7 @@ def test_baselines_learn_from_the_drawn_rows_only():
 
 
 def test_networks_split_the_drawn_rows_into_training_and_validation(monkeypatch):
-    import finetune
-
+    from matpretrain import supervised
     from matpretrain.composition import matscholar_vectors, parse_formulas
     from matpretrain.recipe import Recipe
 
@@ -95,17 +94,17 @@ def test_networks_split_the_drawn_rows_into_training_and_validation(monkeypatch)
         seen.extend(train.numpy() for train in trains)
         return [[{"epoch": 0}]]
 
-    monkeypatch.setattr(finetune, "fit_cohort", fit_cohort)
+    monkeypatch.setattr(supervised, "fit_cohort", fit_cohort)
     recipe = Recipe(
         epochs=1, batch_size=16, min_steps=1, learning_rate=1e-3, weight_decay=0.0, schedule="constant",
         warmup=0.0, clip=0.0, average=0.0, select="last", patience=0, precision="float32",
     )  # fmt: skip
-    training = finetune.Training(
+    training = supervised.Training(
         table=table, examples=parse_formulas(table["formula"].tolist())[0], encoder="roost",
         arguments={"element_vectors": matscholar_vectors()}, weights=None, loss="robust_l1", recipe=recipe,
         inner_fraction=0.1, size="30", seed=0, device="cpu",
     )  # fmt: skip
-    predictions = finetune.train_members([(training, 2)], lambda text: None)[0][0]
+    predictions = supervised.train_members([(training, 2)], lambda text: None)[0][0]
     drawn, test = outer_split(table["fold"].to_numpy(), 2, "30")
     train, validation = inner_split(drawn, 0.1, 0, 2)
     ids = table["id"].to_numpy()

@@ -48,10 +48,7 @@ rule finetune:
         encoder=lambda w: config["models"][w.model]["encoder"],
         arguments=lambda w: arguments_of(w.model),
         backend=lambda w: backend(config["models"][w.model]),
-        loss=lambda w: recipe_of(w.dataset, w.model)["loss"],
-        recipe=lambda w: {
-            k: v for k, v in recipe_of(w.dataset, w.model).items() if k != "loss"
-        },
+        recipe=lambda w: recipe_of(w.dataset, w.model),
         resolution=lambda w: resolution_of(w.dataset),
         inner_fraction=lambda w: inner_fraction_of(w.dataset),
         size=subset_size,
@@ -89,10 +86,7 @@ rule finetune_together:
         pretrained=lambda w: pretrained_of(w),
         encoder=lambda w: config["models"][w.model]["encoder"],
         arguments=lambda w: arguments_of(w.model),
-        loss=lambda w: recipe_of(w.dataset, w.model)["loss"],
-        recipe=lambda w: {
-            k: v for k, v in recipe_of(w.dataset, w.model).items() if k != "loss"
-        },
+        recipe=lambda w: recipe_of(w.dataset, w.model),
         inner_fraction=lambda w: inner_fraction_of(w.dataset),
         size=subset_size,
         cohort="all",

@@ -6,10 +6,9 @@ Leaves MODEL/seedN/foldK.pt, what finetune.py makes results of.
 from dataclasses import replace
 from pathlib import Path
 
-from finetune import TOGETHER, cohorts, finetune, of_job, read_fold, result_file
-
 from matpretrain.devices import claim_device, describe
 from matpretrain.files import copy_file
+from matpretrain.folds import TOGETHER, cohorts, finetune, of_job, read_fold, result_file
 from matpretrain.jobs import job
 from matpretrain.provenance import write_json
 from matpretrain.splits import fold_numbers

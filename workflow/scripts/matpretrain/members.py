@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 from matpretrain.composition import Compositions, known_elements
 from matpretrain.files import DataError
+from matpretrain.objectives import SUPERVISED
 from matpretrain.provenance import write_json
 from matpretrain.recipe import Recipe
 from matpretrain.weights import save_weights
@@ -166,6 +167,8 @@ def _load_seed(folder):
         missing = [key for key in (*SAME, "unit") if key not in record]
         if missing:
             raise KeyError(missing[0])
+        if record["loss"] not in SUPERVISED:
+            raise ValueError(f"its loss is {record['loss']}")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
         raise DataError(f"{path}: no record of a trained network ({error}); train again or correct the path") from None
     own = {f"fold{fold}.{name}": tensor for fold, net in networks.items() for name, tensor in _own(net.state_dict()).items()}

@@ -17,8 +17,9 @@ from matpretrain.data import encode, read_table
 from matpretrain.distance import TrainingSet
 from matpretrain.files import DataError, write_csv
 from matpretrain.members import load_members, seed_folders
+from matpretrain.outputs import decode, n_outputs
 from matpretrain.provenance import structures_read
-from matpretrain.spectra import PARTS, RESTORE, one_below_another, smoother
+from matpretrain.spectra import PARTS, one_below_another
 
 COLUMN = "name the right column (--formula COLUMN, or the key formula of the prediction)"
 DROP = "unknown_elements: drop (on the command line --unknown-elements drop)"
@@ -30,20 +31,15 @@ def member_predictions(ensemble, compositions):
     The standard deviation is NaN where the loss predicts none. Of networks of spectra [members, B, 2 G], eps_re before
     eps_im, and NaN.
     """
-    energy = ensemble.record.get("energy")
-    smoothed = smoother(np.array(energy), ensemble.record["resolution"]) if energy else None
-    inputs = importlib.import_module(f"matpretrain.{ensemble.record['encoder']}").Inputs(compositions, "cpu")
+    record = ensemble.record
+    inputs = importlib.import_module(f"matpretrain.{record['encoder']}").Inputs(compositions, "cpu")
     rows = torch.arange(len(compositions))
-    means, stds = [], []
-    for member in ensemble.members:
-        output = training.predict(member.network, inputs, rows, ensemble.recipe)
-        if smoothed:
-            means.append(RESTORE(smoothed(output) * member.std + member.mean))
-            stds.append(np.full_like(output, np.nan))
-            continue
-        means.append(output[:, 0] * member.std + member.mean)
-        stds.append(np.exp(output[:, 1]) * member.std if output.shape[1] == 2 else np.full(len(rows), np.nan))
-    return np.stack(means), np.stack(stds)
+    predictions = [
+        decode(training.predict(member.network, inputs, rows, ensemble.recipe), record, member.mean, member.std)
+        for member in ensemble.members
+    ]
+    means, stds = (np.stack(values) for values in zip(*predictions, strict=True))
+    return (means, stds) if "energy" in record else (means[..., 0], stds[..., 0])
 
 
 def combine(means, stds):
@@ -80,8 +76,11 @@ def predict_file(path, folders, formula="formula", unknown_elements="error", say
         raise DataError(
             f"{folders[0]}: {ensemble.record['encoder']} reads structures; formulas need a network of compositions, train one"
         )
-    if ensemble.record["n_outputs"] > 2 and "energy" not in ensemble.record:
-        raise DataError(f"{folders[0]}: networks of spectra whose record has no energies, from an earlier version; train again")
+    if ensemble.record["n_outputs"] != n_outputs(ensemble.record):
+        raise DataError(
+            f"{folders[0]}: {ensemble.record['n_outputs']} outputs are not those of the loss and energies in its record "
+            "(networks of spectra from an earlier version have no energies); train again"
+        )
     table, compositions, dropped = encode(table, path, ensemble.known, unknown_elements, drop=DROP)
     for line in dropped:
         say(f"dropped: {line}")

@@ -21,7 +21,7 @@ def fingerprint(*names):
     """Twelve hexadecimal digits that change when the behaviour of these scripts and modules may change.
 
     The hash covers the syntax trees, without comments and docstrings, of the named scripts or modules and of every
-    script and module of the package that they import, directly or not, except the PLUMBING.
+    module of the package that they import, directly or not, except the PLUMBING. Scripts do not import each other.
     """
     digest = hashlib.sha256()
     for name in sorted(_closure(names)):
@@ -115,7 +115,7 @@ def _closure(names):
 
 @cache
 def _parsed(name):
-    """Syntax tree without docstrings of a script or module, its text, and the scripts and modules of the package that it imports."""
+    """Syntax tree without docstrings of a script or module, its text, and the modules of the package that it imports."""
     script = PACKAGE.parent / f"{name}.py"
     tree = ast.parse((script if script.exists() else PACKAGE / f"{name}.py").read_text())
     for node in ast.walk(tree):
@@ -125,8 +125,6 @@ def _parsed(name):
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == PACKAGE.name:
             imported += node.module.split(".")[1:] or [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and (PACKAGE.parent / f"{node.module}.py").exists():
-            imported.append(node.module)
     return tree, ast.dump(tree), imported
 
 

@@ -1,18 +1,29 @@
-"""What all outer folds of a finetuning job share."""
+"""Supervised training: what all outer folds of a finetuning job share, and how they train as a cohort."""
 
 import importlib
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import pandas as pd
+import torch
+from torch.func import vmap
 
+from matpretrain.cohort import Cohort, level
 from matpretrain.composition import Compositions
+from matpretrain.members import fold_weights, keep
+from matpretrain.objectives import SUPERVISED
+from matpretrain.outputs import decode, learned, n_outputs, smoothing
 from matpretrain.recipe import Recipe
-from matpretrain.spectra import COMPRESS, RESTORE, one_below_another, smoother
+from matpretrain.spectra import COMPRESS, one_below_another
 from matpretrain.splits import fold_numbers, inner_split
 from matpretrain.subsets import outer_split
+from matpretrain.training import fit_cohort, predict_members
+from matpretrain.weights import load_weights
 
+PARTS = ("train", "validation", "test")  # in the order of Training.split
+PROGRESS = 10  # progress lines per fold
 # Share and number of targets that are one number, from which on they are many: 0.43 on band gaps, at most 0.02 on other Matbench tasks.
 CROWD, LEAST = 0.1, 10
 
@@ -77,9 +88,19 @@ class Training:
         """[n, T] what is learned, NaN where it is unknown."""
         return self.table["target"].to_numpy()[:, None] if self.spectra is None else COMPRESS(self.spectra.values)
 
-    def smoothing(self):
-        """Function [B, n] -> [B, n] from the outputs of the network to the predictions: the identity but for spectra."""
-        return smoother(*((None, 0) if self.spectra is None else (self.spectra.energy, self.spectra.resolution)))
+    def record(self):
+        """What has to be known besides the weights to build the networks and to read their outputs: part of model.json."""
+        spectra = {} if self.spectra is None else self.spectra.record()
+        return {
+            "encoder": self.encoder,
+            "n_outputs": n_outputs({"loss": self.loss, **spectra}),
+            "loss": self.loss,
+            "recipe": vars(self.recipe),
+            "size": self.size,
+            "inner_fraction": self.inner_fraction,
+            "seed": self.seed,
+            **spectra,
+        }
 
     def rows(self, rows, **values):
         """Data frame of some rows: id, for a spectrum quantity and energy, target, and values [len(rows), T] by name."""
@@ -88,7 +109,6 @@ class Training:
             target = target.to_numpy()[rows]
         else:
             frame, target = one_below_another(frame, self.spectra.energy), self.spectra.values[rows]
-            values["prediction"] = RESTORE(values["prediction"])
         return frame.assign(target=target.ravel(), **{name: value.ravel() for name, value in values.items()})
 
     @cached_property
@@ -121,7 +141,7 @@ class Spectra:
             return cls(arrays["energy"], np.concatenate([eps.real, eps.imag], 1), resolution)
 
     def record(self):
-        """What prediction has to know besides the weights."""
+        """What has to be known to read the outputs of a network."""
         return {"energy": self.energy.tolist(), "resolution": self.resolution}
 
 
@@ -142,3 +162,91 @@ def crowded(target, loss):
         f"{counts.max() / len(known):.0%} of the targets are {values[counts.argmax()]:g}: the likelihood of robust_l1 rises without end as their "
         "predicted deviation shrinks, and the others are learned badly; give the dataset recipe: {loss: l1} of its own"
     )
+
+
+def train_members(members, say, state=None):
+    """Train outer folds as a cohort, going on from a state where that exists (training.fit_cohort).
+
+    Args:
+        members: list of (Training, outer fold). The Trainings differ at most in seed, weights, initial and name.
+
+    Returns:
+        For each of them its prediction rows and history as data frames, and what is kept of the network.
+    """
+    training = members[0][0]
+    recipe, device, target, record = training.recipe, training.device, training.target, training.record()
+    splits = [own.split(fold) for own, fold in members]
+    mean = [np.nanmean(target[train]) for train, _, _ in splits]
+    std = [np.nanstd(target[train], ddof=1) for train, _, _ in splits]
+    std = [own if own > 0 else 1.0 for own in std]
+    watched = len(splits[0][1]) > 0
+
+    loss, smoothed, inputs = SUPERVISED[training.loss][0], smoothing(record), training.inputs
+    scaled = np.stack([(target - m) / s for m, s in zip(mean, std, strict=True)])
+    scaled = torch.as_tensor(scaled, dtype=torch.float32, device=device)  # [members, n, T]
+    member = torch.arange(len(members), device=device)[:, None]
+    cohort = Cohort([initial_network(fold, own, record["n_outputs"], say) for own, fold in members])
+
+    def losses(cohort, rows):
+        rows, fills = level(rows)
+        targets = scaled[member, rows].masked_fill(fills.unsqueeze(-1), math.nan)
+        return vmap(loss)(smoothed(cohort(inputs, rows)), targets)
+
+    def outputs(cohort, part):
+        """Of every member for its validation or test rows."""
+        rows = [torch.as_tensor(split[PARTS.index(part)], device=device) for split in splits]
+        return predict_members(cohort, inputs, rows, recipe)
+
+    def evaluate(cohort):
+        if not watched:
+            return [{"mae": math.nan}] * cohort.size
+        scores = []
+        for k, output in enumerate(outputs(cohort, "validation")):
+            error = learned(output, record, mean[k], std[k]) - target[splits[k][1]]
+            scores.append({"mae": float(np.nanmean(np.abs(error)))})
+        return scores
+
+    def report(rows):
+        for (own, fold), row in zip(members, rows, strict=True):
+            if row and row["epoch"] % max(1, recipe.epochs // PROGRESS) == 0:
+                say(
+                    f"{own.name + ' ' * bool(own.name)}fold {fold}: epoch {row['epoch']}/{recipe.epochs}, loss {row['loss']:.4f}, "
+                    + f"validation MAE {row['mae']:.4g}, " * watched
+                    + f"{row['seconds']:.0f} s"
+                )
+
+    histories = fit_cohort(
+        cohort,
+        losses,
+        [torch.as_tensor(train, device=device) for train, _, _ in splits],
+        evaluate,
+        recipe,
+        seeds=[1000 * own.seed + fold for own, fold in members],
+        cost=getattr(inputs, "cost", None),
+        reserve=getattr(inputs, "reserve", None) if training.spectra is None else None,
+        report=report,
+        state=state,
+    )
+    results, predicted = [], {part: outputs(cohort, part) for part in (PARTS[1:] if watched else PARTS[2:])}
+    for k, (own, fold) in enumerate(members):
+        parts = []
+        for part, of_members in predicted.items():
+            prediction, deviation = decode(of_members[k], record, mean[k], std[k])
+            rows = training.rows(splits[k][PARTS.index(part)], prediction=prediction, aleatoric_std=deviation)
+            parts.append(rows.assign(fold=fold, seed=own.seed, part=part))
+        history = pd.DataFrame(histories[k]).assign(fold=fold, seed=own.seed)
+        results.append((pd.concat(parts), history, keep(cohort.member(k), fold, mean[k], std[k])))
+    return results
+
+
+def initial_network(fold, training, n_outputs, say):
+    """The network with which the training of a fold begins, on the device."""
+    torch.manual_seed(1000 * training.seed + fold)
+    model = training.network().Model(**training.arguments, n_outputs=n_outputs)
+    if training.weights:
+        load_weights(model.encoder, training.weights, say if fold == 0 else None)
+    if training.initial:
+        taken = model.adopt(fold_weights(training.initial, fold))
+        if fold == 0:
+            say(f"took over {taken:,} of {sum(p.numel() for p in model.parameters()):,} numbers from {training.initial}")
+    return model.to(training.device)

@@ -1,0 +1,49 @@
+"""What the outputs of a trained network say about its targets, while it is trained and when its kept weights predict.
+
+A record is what has to be known besides the outputs, from `Training.record` or model.json: the loss (name in
+objectives.SUPERVISED) and, of networks of spectra, energy [G] and resolution, both in eV.
+"""
+
+import numpy as np
+
+from matpretrain.objectives import SUPERVISED
+from matpretrain.spectra import PARTS, RESTORE, smoother
+
+
+def n_outputs(record):
+    """How many outputs a network of a record has."""
+    n_targets = len(PARTS) * len(record["energy"]) if "energy" in record else 1
+    return SUPERVISED[record["loss"]][1] * n_targets
+
+
+def smoothing(record):
+    """Function [B, n] -> [B, n] of arrays or tensors from outputs to what the loss compares: the identity but for spectra."""
+    return smoother(np.array(record["energy"]), record["resolution"]) if "energy" in record else smoother(None, 0)
+
+
+def learned(outputs, record, mean, std):
+    """Predictions [n, T] of what was learned: the target, in its unit, or a COMPRESSed spectrum.
+
+    Args:
+        outputs: float64 array [n, k] of a network that was trained on (what is learned - mean) / std.
+    """
+    return _split(smoothing(record)(outputs), record)[0] * std + mean
+
+
+def decode(outputs, record, mean, std):
+    """Predictions [n, T] and their standard deviation [n, T], both in the unit of the target; T = 2 G for spectra.
+
+    The standard deviation is NaN where the loss predicts none, and for spectra.
+
+    Args:
+        outputs, mean, std: as of `learned`.
+    """
+    prediction, (_, *log_std) = learned(outputs, record, mean, std), _split(outputs, record)
+    if "energy" in record:
+        return RESTORE(prediction), np.full_like(prediction, np.nan)
+    return prediction, np.exp(log_std[0]) * std if log_std else np.full_like(prediction, np.nan)
+
+
+def _split(outputs, record):
+    """Outputs [n, T] for the prediction and, where the loss has them, for the logarithm of its standard deviation."""
+    return np.split(outputs, SUPERVISED[record["loss"]][1], axis=1)
