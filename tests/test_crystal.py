@@ -99,6 +99,13 @@ def test_equal_distances_come_in_one_order_whatever_the_rounding():
     assert np.array_equal(neighbour, crystal.nearest(lattice, frac + np.array([3, -1, 0]), k=10)[0])
 
 
+def test_atoms_outside_the_cell_are_those_inside():
+    lattice, frac = rocksalt(2)
+    frac = frac + 0.0625  # exact in binary also far away
+    far = frac + np.random.default_rng(2).choice([-(2.0**26), -200, 0, 300, 2.0**30], frac.shape)
+    assert all(np.array_equal(*both) for both in zip(crystal.nearest(lattice, frac), crystal.nearest(lattice, far), strict=True))
+
+
 def test_lattice_has_the_lengths_and_angles_asked_for():
     for parameters in ([3, 4, 5, 90, 90, 90], [2.9, 4.1, 6.3, 50, 75, 110], [3.99, 3.99, 3.99, 60, 60, 60]):
         assert np.allclose(Lattice(crystal.lattice_matrix(parameters)).parameters, parameters)

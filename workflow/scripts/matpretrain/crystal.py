@@ -237,6 +237,11 @@ def owners(offset):
     return np.repeat(np.arange(len(offset) - 1), np.diff(offset))
 
 
+def wrapped(frac):
+    """Fractional coordinates [n, 3] of the same atoms in the cell at the origin, from 0 to 1."""
+    return frac - np.floor(frac)
+
+
 def pairs_within(lattice, frac, cutoff, centres=None):
     """All pairs of atoms at most `cutoff` angstrom apart, over all periodic images, an atom's own images included.
 
@@ -278,7 +283,7 @@ def nearest(lattice, frac, k=N_NEIGHBOURS):
     Returns:
         neighbour [n, k] int32 and distance [n, k] float32; free places hold neighbour 0 at RADIUS + 1.
     """
-    n = len(frac)
+    n, frac = len(frac), wrapped(frac)
     neighbour = np.zeros((n, k), np.int32)
     distance = np.full((n, k), RADIUS + 1, np.float32)
     volume = abs(np.linalg.det(lattice))
