@@ -194,6 +194,12 @@ def test_bad_files_and_folders_are_named(tmp_path, fault):
     fails("A CIF file that cannot be read", folder, "bad.cif", "not a readable CIF", "correct or remove")
     Structure(np.eye(3) * 3, [{"Fe": 0.5, "Ni": 0.5}], [[0, 0, 0]]).to(str(folder / "bad.cif"))
     fails("A disordered site", folder, "bad.cif", "partial occupancy")
+    cell = Structure(np.eye(3) * 3, ["Fe"], [[0, 0, 0]]).to(fmt="cif")
+    (folder / "bad.cif").write_text(cell + cell.replace("Fe", "Ni"))
+    fails("A CIF file with two structures", folder, "bad.cif: 2 data blocks with atoms", "of its own")
+    (folder / "bad.cif").write_text("\ufeffdata_global\n_journal_year 2024\n" + cell)
+    (folder / "B.CIF").write_text(cell)
+    assert [name for name, *_ in crystal.read_structures(folder)] == ["B", "bad"]
 
 
 def test_elements_without_features_stop_or_are_dropped(fault):

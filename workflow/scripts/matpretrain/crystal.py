@@ -6,6 +6,7 @@ A structure is (id, lattice, number, frac): its name, [3, 3] lattice vectors as 
 
 import gzip
 import json
+import re
 import warnings
 import zlib
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ TIE = 1e-4  # angstrom; distances that round to the same multiple are equal
 COINCIDENT = 1e-8  # angstrom; an atom this near to itself is itself
 CLOSEST = 0.4  # angstrom; atoms this near are a mistake: in H2 they are 0.74 apart, and 4 angstrom are 0.4 nm
 KEYS = ("id", "lattice", "species", "frac_coords")
+DATA_BLOCK, ATOMS = re.compile(r"^\s*data_", re.MULTILINE), "_atom_site_fract_x"  # as pymatgen splits a CIF
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ def lattice_matrix(parameters):
 
 def read_structures(path):
     """Yield the structures of a .jsonl or .jsonl.gz file, of a folder of .cif files (their id is the file stem), or of a .csv
-    file, or a folder of them, with columns id (or ID) and cif.
+    file, or a folder of them, with columns id (or ID) and cif. Capitals in .CIF and .CSV are the same.
 
     A line of a .jsonl file is an object with id, lattice (a, b, c, alpha, beta, gamma), species and frac_coords.
 
@@ -89,11 +91,11 @@ def read_structures(path):
     path = Path(path)
     if not path.exists():
         raise DataError(f"{path}: no such file or folder; correct the path")
-    inside = {end: sorted(path.glob(f"*.{end}")) for end in ("cif", "csv")}
-    if inside["cif"]:
-        entries = _parse_cifs((str(file), file.stem, file) for file in inside["cif"])
-    elif inside["csv"] or path.suffix == ".csv":
-        entries = _parse_cifs(entry for table in inside["csv"] or [path] for entry in _cif_column(table))
+    inside = {end: sorted(file for file in path.glob("*") if file.name.lower().endswith(end)) for end in (".cif", ".csv")}
+    if inside[".cif"]:
+        entries = _parse_cifs((str(file), file.stem, file) for file in inside[".cif"])
+    elif inside[".csv"] or path.suffix.lower() == ".csv":
+        entries = _parse_cifs(entry for table in inside[".csv"] or [path] for entry in _cif_column(table))
     else:
         entries = [] if path.is_dir() else _json_lines(path)
     places = {}
@@ -167,17 +169,33 @@ def _cif_column(path):
         raise DataError(f"{path}: no column {error}; structures of a CSV are in its columns id (or ID) and cif") from None
 
 
+def _cif_text(place, cif):
+    """Text of a CIF file, or the text itself.
+
+    Raises:
+        DataError: a file that cannot be read, or more than one data block with atoms, of which one would be taken.
+    """
+    try:
+        text = cif.read_text(encoding="utf-8-sig", errors="replace") if isinstance(cif, Path) else cif
+    except OSError as error:
+        raise DataError(f"{place}: not a readable CIF ({error.strerror}); correct or remove it") from None
+    blocks = sum(ATOMS in block.lower() for block in DATA_BLOCK.split(text)[1:])
+    if blocks > 1:
+        raise DataError(f"{place}: {blocks} data blocks with atoms; give each structure a file, or row, of its own")
+    return text
+
+
 def _parse_cifs(entries):
     """Yield (place, structure) of entries (place, id, CIF file or text)."""
     from pymatgen.io.cif import CifParser
 
     table = _atomic_numbers()
     for place, identity, cif in entries:
+        text = _cif_text(place, cif)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # rounding of coordinates, missing labels
-                parser = CifParser(cif) if isinstance(cif, Path) else CifParser.from_str(cif)
-                structure = parser.parse_structures(primitive=False)[0]
+                structure = CifParser.from_str(text).parse_structures(primitive=False)[0]
             if not structure.is_ordered:
                 raise ValueError("sites with partial occupancy")
             symbols = [getattr(site.specie, "element", site.specie).symbol for site in structure]  # without charges
