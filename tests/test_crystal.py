@@ -103,7 +103,9 @@ def test_atoms_outside_the_cell_are_those_inside():
     lattice, frac = rocksalt(2)
     frac = frac + 0.0625  # exact in binary also far away
     far = frac + np.random.default_rng(2).choice([-(2.0**26), -200, 0, 300, 2.0**30], frac.shape)
-    assert all(np.array_equal(*both) for both in zip(crystal.nearest(lattice, frac), crystal.nearest(lattice, far), strict=True))
+    assert all(
+        np.array_equal(*both) for both in zip(crystal.nearest(lattice, frac), crystal.nearest(lattice, far), strict=True)
+    )
 
 
 def test_lattice_has_the_lengths_and_angles_asked_for():

@@ -64,7 +64,7 @@ def test_volumes_and_densities_are_those_of_pymatgen(prototypes):
 
 def test_atoms_outside_the_cell_are_those_inside(prototypes):
     structures = [(name, lattice, number, crystal.wrapped(frac).round(3)) for name, lattice, number, frac in prototypes]
-    far = [(name, lattice, number, frac + [200, -(2**20), 0]) for name, lattice, number, frac in structures]
+    far = [(name, lattice, number, frac + np.array([200, -(2**20), 0])) for name, lattice, number, frac in structures]
     inside, outside = graphs.connect(structures), graphs.connect(far)
     for name in set(graphs.NAMES) - {"position"}:
         assert np.array_equal(getattr(inside, name), getattr(outside, name)), name
