@@ -204,6 +204,17 @@ def test_bad_files_and_folders_are_named(tmp_path, fault):
     assert [name for name, *_ in crystal.read_structures(folder)] == ["B", "bad"]
 
 
+def test_blanks_around_ids_and_byte_order_marks_are_taken_off(tmp_path):
+    path = tmp_path / "some.jsonl"
+    path.write_text("\ufeff" + entry(id=" a ") + "\n")
+    cif = Structure(np.eye(3) * 3, ["Fe"], [[0, 0, 0]]).to(fmt="cif")
+    (tmp_path / "some.csv").write_text(f'\ufeffid,cif\n b ,"{cif}"\n'.replace("'", ""))
+    assert [[s[0] for s in crystal.read_structures(tmp_path / f"some.{end}")] for end in ("jsonl", "csv")] == [["a"], ["b"]]
+    packed = tmp_path / "some.jsonl.gz"
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    assert [s[0] for s in crystal.read_structures(packed)] == ["a"]
+
+
 def test_elements_without_features_stop_or_are_dropped(fault):
     def structures():
         yield from unpack(

@@ -83,7 +83,8 @@ def read_structures(path):
     """Yield the structures of a .jsonl or .jsonl.gz file, of a folder of .cif files (their id is the file stem), or of a .csv
     file, or a folder of them, with columns id (or ID) and cif. Capitals in .CIF and .CSV are the same.
 
-    A line of a .jsonl file is an object with id, lattice (a, b, c, alpha, beta, gamma), species and frac_coords.
+    A line of a .jsonl file is an object with id, lattice (a, b, c, alpha, beta, gamma), species and frac_coords. Blanks around
+    ids are taken off, as around those of tables.
 
     Raises:
         DataError: unreadable or empty file or folder, or a bad entry, named by its line and id.
@@ -99,11 +100,12 @@ def read_structures(path):
     else:
         entries = [] if path.is_dir() else _json_lines(path)
     places = {}
-    for place, structure in entries:
-        if structure[0] in places:
-            raise DataError(f"{place}: this id is also at {places[structure[0]]}; make ids unique")
-        places[structure[0]] = place
-        yield structure
+    for place, (identity, *structure) in entries:
+        identity = identity.strip()
+        if identity in places:
+            raise DataError(f"{place}: this id is also at {places[identity]}; make ids unique")
+        places[identity] = place
+        yield identity, *structure
     if not places:
         raise DataError(f"{path}: no structures; it needs one object per line, files ending in .cif, or a column cif")
 
@@ -112,7 +114,7 @@ def _json_lines(path):
     """Yield (place, structure) of every line that is not blank."""
     opener = gzip.open if path.suffix == ".gz" else open
     try:
-        with opener(path, "rt", encoding="utf-8") as handle:
+        with opener(path, "rt", encoding="utf-8-sig") as handle:
             for number, line in enumerate(handle, 1):
                 if not line.strip():
                     continue
