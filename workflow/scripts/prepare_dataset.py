@@ -45,7 +45,7 @@ def read(name, entry, path, kind):
         read_any = read_split if Path(path).is_dir() else read_table
         table = read_any(path, entry["target"], entry.get("formula", "formula"), entry.get("id"))
     elif kind == "download":
-        table = check_targets(read_download(official, path, entry["target"]), path)
+        table = check_targets(read_download(official, path, entry["target"]), path, entry["target"])
     else:
         table = check_targets(read_embedded(entry["embedded"]), f"embedded dataset {entry['embedded']}")
     return table.assign(structure=table["id"]) if entry.get("structures") else table

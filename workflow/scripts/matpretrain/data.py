@@ -147,6 +147,10 @@ def check_targets(table, path, target="target"):
     Raises:
         DataError: naming the first offending row.
     """
+    truth = np.flatnonzero([isinstance(value, bool | np.bool_) for value in table["target"]])
+    if len(truth):
+        found = bool(table["target"].iloc[truth[0]])
+        raise DataError(f"{place(table, path, truth)}: {target} is {found}, not a number; name a column of numbers")
     value = pd.to_numeric(table["target"], errors="coerce").to_numpy(float)
     bad = np.flatnonzero(~np.isfinite(value))
     if len(bad):
