@@ -20,7 +20,7 @@ MIN_ROWS, FOLDS = 50, 5
 
 
 def check_size(path, groups, remedy, rows="rows"):
-    """Raise DataError where there are too few rows, or rows of different compositions (labels `groups` [n]), for `neighbour_r2`."""
+    """Raise DataError where there are too few rows, or rows of other compositions (labels `groups` [n]), for `neighbour_r2`."""
     if len(groups) < MIN_ROWS:
         raise DataError(f"{path}: {len(groups)} {rows}, a map needs at least {MIN_ROWS}; {remedy}")
     if (distinct := len(np.unique(groups))) < FOLDS:
@@ -28,8 +28,8 @@ def check_size(path, groups, remedy, rows="rows"):
     others = len(groups) - np.bincount(outer_folds(len(groups), FOLDS, groups=groups)).max()
     if others < NEIGHBOURS:
         raise DataError(
-            f"{path}: {len(groups)} {rows}, but {others} without those that share a fold with the commonest composition, a map needs "
-            f"at least {NEIGHBOURS}; {remedy}"
+            f"{path}: {len(groups)} {rows}, but {others} without those that share a fold with the commonest composition, "
+            f"a map needs at least {NEIGHBOURS}; {remedy}"
         )
 
 

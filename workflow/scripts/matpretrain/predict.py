@@ -106,7 +106,7 @@ def predict_file(path, folders, formula="formula", unknown_elements="error", say
 
 
 def main(arguments=None):
-    """The command line. Returns the exit status: 1, after one line, for a user's mistake, and in silence where nobody reads on."""
+    """The command line. Returns the exit status: 1, after one line, for a user's mistake, or where nobody reads on."""
     parser = argparse.ArgumentParser(prog="python -m matpretrain.predict", description="Predict a property of formulas.")
     parser.add_argument("formulas", metavar="FORMULAS.csv", help="CSV with a column of formulas; a column id is kept")
     parser.add_argument(
