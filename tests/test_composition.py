@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from matpretrain.composition import (
+    atom_counts,
     element_fractions,
     formula_keys,
     matscholar_vectors,
@@ -38,6 +39,26 @@ def test_formulas_are_parsed(formula, expected):
 def test_what_is_not_a_formula_is_refused(formula):
     with pytest.raises(ValueError, match="formula|element|atoms|in parentheses"):
         parse_formula(formula)
+
+
+@pytest.mark.parametrize(
+    ("formula", "match"),
+    [
+        ("Fe1e50O", "atomic fraction of 1e-50 of O: leave the element out"),
+        ("OFe1e33", "of O"),
+        ("Fe1e308O1e308", "sum is not finite"),
+        ("Fe1e400", "no atoms"),
+    ],
+)
+def test_amounts_that_vanish_or_overflow_are_refused(formula, match):
+    with pytest.raises(ValueError, match=match):
+        parse_formula(formula)
+
+
+def test_amounts_may_be_numbers_of_atoms_per_volume():
+    parsed, problems = parse_formulas(["Si5e22P1e16", "Fe1e308", "Fe1e25O"])
+    assert not problems and np.float32(parsed.fraction).min() > 0
+    assert atom_counts(parsed).tolist() == [5_000_000, 1, 1, 1, 0]
 
 
 def test_problems_carry_their_position():

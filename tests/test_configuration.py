@@ -89,6 +89,14 @@ def test_schema_is_closed_and_describes_every_key():
     assert sorted(embedded) == sorted([*EMBEDDED, *SPECTRA])
 
 
+def test_tasks_of_the_schema_are_those_of_regression_in_matbench():
+    from matbench.metadata import mbv01_metadata
+
+    schema = load("workflow/schemas/config.schema.yaml")["properties"]["datasets"]["additionalProperties"]
+    tasks = [name for name, task in mbv01_metadata.items() if task.task_type == "regression"]
+    assert schema["properties"]["matbench"]["enum"] == sorted(tasks)
+
+
 def test_every_key_of_the_configuration_is_in_its_reference():
     text = (PROJECT / "config/README.md").read_text()
     config = load("config/config.yaml")
@@ -192,6 +200,11 @@ def test_spectra_and_modes_that_do_not_fit_are_refused(fault, what, changes, lin
             "A target without a name",
             {"datasets": {"mine": {"csv": "mine.csv", "target": "", "unit": "eV"}}},
             "datasets.mine.target: '' should be non-empty",
+        ),
+        (
+            "A task of Matbench that sorts into classes",
+            {"datasets": {"mine": {"matbench": "matbench_glass", "target": "gfa", "unit": "unitless"}}},
+            "datasets.mine.matbench: 'matbench_glass' is not one of ['matbench_dielectric',",
         ),
     ],
 )

@@ -98,9 +98,14 @@ def test_released_vectors_are_read_with_their_formulas(tmp_path, fault):
     np.savez(path, **twice)
     compositions, embedding = group_structures.read_vectors(path, None, None, "drop", print)
     assert len(compositions) == 1 and embedding.tolist() == [[1.0]]
-    path.write_bytes(b"text")
-    with fault("A file of embeddings of another format", "not an .npz with arrays"):
-        group_structures.read_vectors(path, None, 2, "error", print)
+    with fault("Embeddings named as formulas", "vectors.npz: not an .npz of compositions", "kind: vectors"):
+        prepare_corpus.read_source(path, print, {"kind": "formulas"})
+    cut = path.read_bytes()[:-20]
+    np.save(tmp_path / "array.npy", good["embedding"])
+    for content in (cut, (tmp_path / "array.npy").read_bytes(), b"text", b""):
+        path.write_bytes(content)
+        with fault("A file of embeddings of another format", "not an .npz with arrays"):
+            group_structures.read_vectors(path, None, 2, "error", print)
 
 
 def test_the_range_of_targets_is_that_of_the_training_rows():

@@ -99,6 +99,15 @@ def test_equal_distances_come_in_one_order_whatever_the_rounding():
     assert np.array_equal(neighbour, crystal.nearest(lattice, frac + np.array([3, -1, 0]), k=10)[0])
 
 
+def test_atoms_outside_the_cell_are_those_inside():
+    lattice, frac = rocksalt(2)
+    frac = frac + 0.0625  # exact in binary also far away
+    far = frac + np.random.default_rng(2).choice([-(2.0**26), -200, 0, 300, 2.0**30], frac.shape)
+    assert all(
+        np.array_equal(*both) for both in zip(crystal.nearest(lattice, frac), crystal.nearest(lattice, far), strict=True)
+    )
+
+
 def test_lattice_has_the_lengths_and_angles_asked_for():
     for parameters in ([3, 4, 5, 90, 90, 90], [2.9, 4.1, 6.3, 50, 75, 110], [3.99, 3.99, 3.99, 60, 60, 60]):
         assert np.allclose(Lattice(crystal.lattice_matrix(parameters)).parameters, parameters)
@@ -187,6 +196,23 @@ def test_bad_files_and_folders_are_named(tmp_path, fault):
     fails("A CIF file that cannot be read", folder, "bad.cif", "not a readable CIF", "correct or remove")
     Structure(np.eye(3) * 3, [{"Fe": 0.5, "Ni": 0.5}], [[0, 0, 0]]).to(str(folder / "bad.cif"))
     fails("A disordered site", folder, "bad.cif", "partial occupancy")
+    cell = Structure(np.eye(3) * 3, ["Fe"], [[0, 0, 0]]).to(fmt="cif")
+    (folder / "bad.cif").write_text(cell + cell.replace("Fe", "Ni"))
+    fails("A CIF file with two structures", folder, "bad.cif: 2 data blocks with atoms", "of its own")
+    (folder / "bad.cif").write_text("\ufeffdata_global\n_journal_year 2024\n" + cell)
+    (folder / "B.CIF").write_text(cell)
+    assert [name for name, *_ in crystal.read_structures(folder)] == ["B", "bad"]
+
+
+def test_blanks_around_ids_and_byte_order_marks_are_taken_off(tmp_path):
+    path = tmp_path / "some.jsonl"
+    path.write_text("\ufeff" + entry(id=" a ") + "\n")
+    cif = Structure(np.eye(3) * 3, ["Fe"], [[0, 0, 0]]).to(fmt="cif")
+    (tmp_path / "some.csv").write_text(f'\ufeffid,cif\n b ,"{cif}"\n'.replace("'", ""))
+    assert [[s[0] for s in crystal.read_structures(tmp_path / f"some.{end}")] for end in ("jsonl", "csv")] == [["a"], ["b"]]
+    packed = tmp_path / "some.jsonl.gz"
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    assert [s[0] for s in crystal.read_structures(packed)] == ["a"]
 
 
 def test_elements_without_features_stop_or_are_dropped(fault):

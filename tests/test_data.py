@@ -44,7 +44,9 @@ def csv(tmp_path, text):
         ("A bad target after a cell of two lines", 'formula,note,gap\nFe,"a\nb",1\nO2,,NaN\n', ["line 4", "'NaN'"]),
         ("A blank first line", "\nformula,gap\nFe,1\n", ["mine.csv", "begins with a blank line"]),
         ("A row with too many cells", "formula,gap\nFe,1,5\n", ["mine.csv", "more cells than the header"]),
-        ("A quote that is never closed", 'formula,gap\nFe,1\n"O2,2\nMgO,3\n', ["mine.csv", "row 3 opens a quote"]),
+        ("A quote that is never closed", 'formula,gap\nFe,1\n"O2,2\nMgO,3\n', ["mine.csv", "line 3 opens a quote"]),
+        ("A quote that is never closed after a cell of three lines", 'note,gap\n"a\n\nb",1\n\n"O2,2\nFe,3\n', ["line 6 opens"]),
+        ("A row with too many cells after a cell of two lines", 'formula,gap\nFe,"1\n"\nNi,1,2,3\n', ["line 4 has 4 cells"]),
         ("An id that is empty", "id,formula,gap\na,Fe,1\n ,O2,2\n", ["line 3", "id is empty"]),
         ("The same id twice", "id,formula,gap\na,Fe,1\na,O2,2\n", ["line 3", "id a", "unique"]),
         ("Two ids that differ by a blank", "id,formula,gap\na,Fe,1\na ,O2,2\n", ["line 3", "id a", "unique"]),
@@ -143,6 +145,8 @@ def test_floats_are_read_as_they_were_written(tmp_path):
         ("An oxidation state in a formula", "Fe(III)2O3"),
         ("A sign that formulas do not have", "Y3N@C80"),
         ("An amount of zero", "Fe0O"),
+        ("An amount that is nothing beside the other", "Fe1e50O"),
+        ("Amounts whose sum overflows", "Fe1e308O1e308"),
     ],
 )
 def test_unparsable_formulas_name_their_row(tmp_path, fault, what, formula):

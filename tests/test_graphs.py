@@ -26,7 +26,8 @@ def test_pairs_in_both_directions_are_the_neighbours_of_pymatgen(prototypes):
 
     packed = graphs.connect(prototypes)
     for k, (_, lattice, number, frac) in enumerate(prototypes):
-        centre, point, image, distance = Structure(Lattice(lattice), number, frac).get_neighbor_list(graphs.CUTOFF)
+        inside = Structure(Lattice(lattice), number, crystal.wrapped(frac))
+        centre, point, image, distance = inside.get_neighbor_list(graphs.CUTOFF)
         expected = sorted(zip(centre, point, map(tuple, image.astype(int)), strict=True))
         a, b = packed.pair_offset[k : k + 2]
         first, second, images = packed.first[a:b], packed.second[a:b], packed.image[a:b].astype(int)
@@ -59,6 +60,15 @@ def test_volumes_and_densities_are_those_of_pymatgen(prototypes):
     cells = [Structure(Lattice(lattice), number, frac) for _, lattice, number, frac in prototypes]
     assert graphs.volumes(packed) == pytest.approx([cell.volume for cell in cells], rel=1e-5)
     assert graphs.densities(packed) == pytest.approx([cell.density for cell in cells], rel=1e-4)
+
+
+def test_atoms_outside_the_cell_are_those_inside(prototypes):
+    structures = [(name, lattice, number, crystal.wrapped(frac).round(3)) for name, lattice, number, frac in prototypes]
+    far = [(name, lattice, number, frac + np.array([200, -(2**20), 0])) for name, lattice, number, frac in structures]
+    inside, outside = graphs.connect(structures), graphs.connect(far)
+    for name in set(graphs.NAMES) - {"position"}:
+        assert np.array_equal(getattr(inside, name), getattr(outside, name)), name
+    assert outside.position == pytest.approx(inside.position, abs=1e-5)
 
 
 def test_small_cells_isolated_atoms_and_large_cells(fault):

@@ -9,6 +9,8 @@ from matpretrain.composition import element_fractions, parse_formulas
 from matpretrain.sources import read_embedded
 from matpretrain.splits import outer_folds
 
+FAULTS = "Maps"
+
 
 @pytest.fixture(scope="module")
 def energies():
@@ -46,6 +48,18 @@ def test_rows_of_one_composition_do_not_predict_each_other():
     points, target = rng.normal(size=(40, 8))[composition], rng.normal(size=40)[composition]
     assert maps.neighbour_r2(points, target, np.arange(800)) > 0.99
     assert maps.neighbour_r2(points, target, composition) < 0.1
+
+
+def test_too_few_rows_or_compositions_are_refused(fault):
+    for what, groups, words in (
+        ("A map of few rows", np.arange(49), "49 rows, a map needs at least 50; take another dataset"),
+        ("A map of few compositions", np.arange(60) % 3, "60 rows of 3 compositions, a map needs at least 5"),
+        ("A map of one composition for the most part", np.maximum(np.arange(60), 51), "60 rows, but 7 without"),
+    ):
+        with fault(what, "table.csv: ", words):
+            maps.check_size("table.csv", groups, "take another dataset")
+    maps.check_size("table.csv", groups := np.arange(60) % 5, "")
+    assert np.isfinite(maps.neighbour_r2(np.eye(60), np.arange(60.0), groups))
 
 
 def test_samples_are_the_same_in_every_call_and_distinct():

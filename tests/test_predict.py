@@ -194,6 +194,16 @@ def test_the_command_line_writes_all_columns(trained, formulas, tmp_path, capsys
     assert capsys.readouterr().out.splitlines()[0] == ",".join(COLUMNS)
 
 
+@pytest.mark.parametrize("rows", [1, 2000])  # less and more than is buffered
+def test_a_pipe_that_is_read_no_more_ends_in_silence(trained, formulas, monkeypatch, capfd, rows):
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        assert main([str(formulas("formula\n" + "Fe2O3\n" * rows)), "--model", str(trained[0] / "seed1")]) == 1
+    assert len(capfd.readouterr().err.splitlines()) == 1, "that on the networks"
+
+
 def test_predictions_do_not_replace_the_formulas(trained, formulas, capsys, fault):
     path = formulas("formula,note\nFe2O3,mine\n")
     assert main([str(path), "--model", str(trained[0]), "--output", str(path.parent / "." / path.name)]) == 1

@@ -1,9 +1,14 @@
+import numpy as np
 import pandas as pd
 import pytest
 from compare_published import compare_published, markdown
+from record_matbench import record_matbench
 
-from matpretrain.files import read_csv
+from matpretrain.files import DataError, read_csv
+from matpretrain.sources import matbench_row_ids
+from matpretrain.splits import outer_folds
 
+FAULTS = "Submissions to Matbench"
 SUBMISSIONS = {"finder": "Finder_v1.2_composition", "dummy": "dummy"}
 TASKS = {"matbench_phonons": "matbench_phonons", "mine": "matbench_phonons"}
 
@@ -55,3 +60,17 @@ def test_a_dataset_of_another_name_is_compared_on_its_task_and_other_folds_are_n
     (row,) = table.to_dict("records")
     assert row["dataset"] == "mine" and row["published_mean"] == pytest.approx(46.575057)
     assert row["difference"] == pytest.approx(-0.1 * 46.575057)
+
+
+def test_predictions_for_matbench_cover_all_its_rows(fault):
+    name = "matbench_steels"
+    ids = matbench_row_ids(name, 312)
+    table = pd.DataFrame({"id": ids, "formula": "Fe", "target": np.arange(312.0)})
+    predictions = table.assign(fold=outer_folds(312), part="test", seed=0, prediction=1.0 + table["target"])
+    (task,) = record_matbench({name: table}, {name: predictions}, {"algorithm": "mine"}).tasks
+    assert task.scores["mae"]["mean"] == pytest.approx(1)
+    with fault("A row of a Matbench task that was dropped", f"{name}: fold 0", "mb-steels-003", "its row was dropped"):
+        record_matbench({name: table.drop(2)}, {name: predictions.drop(2)}, {})
+    for changed in (predictions.assign(fold=outer_folds(312, seed=1)), predictions[predictions["fold"] < 4]):
+        with pytest.raises(DataError, match=r"no prediction for .* the folds are not the official ones"):
+            record_matbench({name: table}, {name: changed}, {})

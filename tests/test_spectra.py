@@ -37,6 +37,27 @@ def test_spectra_are_known_between_points_that_are_close():
     assert not np.isfinite(on_grid(energy[:1], lorentz(energy[:1]), GRID)).any()
 
 
+@pytest.mark.parametrize("energy", [[1.0, 1.2, 3.0, 3.2], [1.0, 1.2, 3.0, 5.0, 5.2], [1.0, 1.2, 3.0], [1.0, 3.0, 3.2]])
+def test_a_tabulated_point_is_known_however_far_its_neighbours_are(energy):
+    found = on_grid(np.array(energy), lorentz(np.array(energy)), GRID)
+    assert found[25] == pytest.approx(lorentz(3.0)) and GRID[25] == 3.0
+    assert set(energy) <= set(GRID[np.isfinite(found)]) and not np.isfinite(found[[10, 24]]).any()
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ((0, 1, 0.6), [0, 0.6]),
+        ((0, 1, 0.25), [0, 0.25, 0.5, 0.75, 1]),
+        ((0.3, 0.9, 0.1), [0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]),
+        ((0, 0.99, 0.33), [0, 0.33, 0.66, 0.99]),
+    ],
+)
+def test_a_grid_of_energies_ends_at_its_last_or_before(given, expected):
+    assert energy_grid(*given).tolist() == expected
+    assert len(GRID) == 120 and GRID[-1] == 12.4
+
+
 @pytest.mark.parametrize("first", [0.6, 0.7, 1.1])
 def test_points_half_an_electronvolt_apart_are_close_whatever_their_rounding(first):
     energy = np.round(first + GAP * np.arange(6), 6)

@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 from conftest import SIZES, TASKS
-from prepare_dataset import prepare_dataset
+from prepare_dataset import prepare_dataset, shared
 
 from matpretrain import sources
 from matpretrain.files import read_csv
 from matpretrain.splits import inner_split, outer_folds
 from matpretrain.supervised import Training
+
+FAULTS = "Splits"
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -70,3 +72,23 @@ def test_rows_of_one_composition_carry_their_group_where_they_stay_together(tmp_
     for fold in range(2):
         parts = [set(table["group"].iloc[rows]) for rows in own.split(fold)]
         assert all(parts) and not parts[0] & parts[1] and not parts[0] & parts[2] and not parts[1] & parts[2]
+
+
+def test_compositions_in_several_folds_are_told(tmp_path, fault):
+    path = tmp_path / "mine.csv"
+    rows = [f"{formula},{k}" for k, formula in enumerate(["Fe2O3", "Fe4O6", "NaCl", "KCl", "Si", "C", "GaAs", "MgO", "Fe2O3"])]
+    path.write_text("\n".join(["formula,gap", *rows]))
+
+    def said(**changes):
+        lines = []
+        outputs = tmp_path / "table.csv", tmp_path / "compositions.npz"
+        prepare_dataset("mine", {"target": "gap"} | changes, path, "csv", "error", *outputs, lines.append)
+        return [line for line in lines if "share" in line]
+
+    (line,) = said()
+    fault.told("Rows of one composition in several folds", line)
+    assert line.startswith("3 of 9 rows share their composition with a row of another fold")
+    assert not said(split="group_by_formula") and not said(one_per_composition="median")
+    assert not said(matbench="mine"), "official folds are not for the user to change"
+    assert said(matbench="mine", split_seed=1)
+    assert shared(np.array([0, 0, 1, 1, 2]), np.array([0, 1, 2, 2, -1])).tolist() == [True, True, False, False, False]

@@ -15,8 +15,8 @@ from small_problem import all_folds
 from matpretrain import graphs, sources
 from matpretrain.composition import Compositions
 from matpretrain.crystal import read_structures
-from matpretrain.data import log10_targets, one_per_composition
-from matpretrain.files import read_csv
+from matpretrain.data import check_targets, log10_targets, one_per_composition
+from matpretrain.files import DataError, read_csv
 from matpretrain.members import load_members, save_members
 from matpretrain.predict import predict_file
 from matpretrain.recipe import Recipe
@@ -141,6 +141,16 @@ def test_a_disordered_structure_of_a_download_is_refused_by_its_id(tmp_path, fau
         list(sources.downloaded_structures("boltztrap_mp", path))
     with fault("A download without ids", "not the matminer file of boltztrap_mp"):
         list(sources.downloaded_structures("boltztrap_mp", downloaded(tmp_path / "y.json.gz", [SALT], s_n=[1.0])))
+
+
+def test_a_download_of_truth_values_is_refused(tmp_path, fault):
+    path = downloaded(
+        tmp_path / "x.json.gz", [SALT] * 5, mpid=[f"mp-{k}" for k in range(5)], is_metal=[True, None, False, 1, 0]
+    )
+    with fault("A target of a download that is true or false", "x.json.gz: row 1 (id mp-0)", "is_metal is True, not a number"):
+        check_targets(sources.read_download("boltztrap_mp", path, "is_metal"), path, "is_metal")
+    with pytest.raises(DataError, match=r"line 2 .*: target is 'True', not a finite number"):
+        prepare(tmp_path, {"target": "target"}, of_three_files(tmp_path, train={"target": "True"}))
 
 
 def test_rows_without_a_structure_stop_or_are_told(tmp_path, fault):

@@ -9,7 +9,7 @@ import pandas as pd
 
 from matpretrain.composition import Compositions, distinct_numbers, take
 from matpretrain.data import check_count, encode_known
-from matpretrain.files import DataError, atomic_path, check_hash, write_csv
+from matpretrain.files import NO_NPZ, DataError, atomic_path, check_hash, write_csv
 from matpretrain.jobs import job
 
 
@@ -30,7 +30,7 @@ def read_vectors(path, expected_hash, expected, unknown_elements, say):
             table = pd.DataFrame({"id": arrays["id"].astype(str), "formula": arrays["composition"].astype(str)})
             table["row"] = range(len(table))
             embedding = arrays["embedding"].astype(np.float32)
-    except (OSError, EOFError, KeyError, ValueError):
+    except NO_NPZ:
         raise DataError(f"{path}: not an .npz with arrays id, composition and embedding; correct or replace it") from None
     check_count(table, path, expected)
     if embedding.ndim != 2 or len(embedding) != len(table):

@@ -6,9 +6,8 @@ New et al. 2024, Figure 5.
 import numpy as np
 
 from matpretrain import plots
-from matpretrain.files import DataError
 from matpretrain.jobs import job
-from matpretrain.maps import METHODS, MIN_ROWS, neighbour_r2, standardise
+from matpretrain.maps import METHODS, check_size, neighbour_r2, standardise
 
 METHOD = "UMAP"
 
@@ -17,10 +16,7 @@ if __name__ == "__main__":
         path = snakemake.input[0]
         with np.load(path) as arrays:
             first, last, density, group, epochs = (arrays[name] for name in ("first", "last", "density", "group", "epochs"))
-        if len(density) < MIN_ROWS:
-            raise DataError(
-                f"{path}: {len(density)} unseen structures, a map needs at least {MIN_ROWS}; enlarge the corpus or take a smaller sample"
-            )
+        check_size(path, group, "enlarge the corpus or take a smaller sample", "unseen structures")
         target = np.log10(density)
         columns = {}
         for heading, features in (("Untrained", first), (f"After {epochs} epochs", last)):

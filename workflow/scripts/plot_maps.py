@@ -4,22 +4,19 @@ import numpy as np
 
 from matpretrain import plots
 from matpretrain.composition import Compositions, distinct_numbers, take
-from matpretrain.files import DataError, read_csv
+from matpretrain.files import read_csv
 from matpretrain.jobs import job
-from matpretrain.maps import METHODS, MIN_ROWS, neighbour_r2, sample, standardise
+from matpretrain.maps import METHODS, check_size, neighbour_r2, sample, standardise
 
 if __name__ == "__main__":
     with job(snakemake) as say:
         p = snakemake.params
         table = read_csv(snakemake.input.table, dtype={"id": str, "formula": str})
-        if len(table) < MIN_ROWS:
-            raise DataError(
-                f"{snakemake.input.table}: {len(table)} rows, a map needs at least {MIN_ROWS}; take another dataset"
-            )
         rows = sample(len(table), p.rows)
         target = table["target"].to_numpy()[rows]
         compositions = take(Compositions.read(snakemake.input.compositions), rows)
         groups = distinct_numbers(compositions)
+        check_size(snakemake.input.table, groups, "take another dataset")
         columns = {}
         for name, path in zip(p.pretraining, snakemake.input.features, strict=True):
             points = standardise(np.load(path)[rows])

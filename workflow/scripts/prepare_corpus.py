@@ -5,14 +5,23 @@ import pandas as pd
 
 from matpretrain.composition import Compositions, concatenate, formula_keys, take
 from matpretrain.data import check_count, encode_known, read_table
-from matpretrain.files import DataError, atomic_path, check_hash, write_csv
+from matpretrain.files import NO_NPZ, DataError, atomic_path, check_hash, write_csv
 from matpretrain.jobs import job
 
 
 def read_source(path, say, entry=None, expected_hash=None, unknown_elements="error"):
-    """Compositions of one source: an encoded set (.npz), or a CSV of formulas with its registry entry."""
+    """Compositions of one source: an encoded set (.npz), or a CSV of formulas with its registry entry.
+
+    Raises:
+        DataError: an .npz of something else, another hash or number of rows than the registry gives, or a bad row.
+    """
     if str(path).endswith(".npz"):
-        return Compositions.read(path)
+        try:
+            return Compositions.read(path)
+        except NO_NPZ:
+            raise DataError(
+                f"{path}: not an .npz of compositions; name a CSV of formulas, or kind: vectors for embeddings of structures"
+            ) from None
     if expected_hash:
         check_hash(path, expected_hash)
     table = read_table(path, None, entry.get("formula", "formula"), entry.get("id"))

@@ -24,6 +24,7 @@ from matpretrain.sources import read_download, read_embedded, registered
 from matpretrain.splits import fold_numbers
 
 NAMED = 20  # dropped rows whose ids are printed
+SPLIT = ("n_folds", "split", "split_seed", "test_fraction")  # keys of an entry that give it other folds than the official ones
 
 
 def read(name, entry, path, kind):
@@ -45,10 +46,17 @@ def read(name, entry, path, kind):
         read_any = read_split if Path(path).is_dir() else read_table
         table = read_any(path, entry["target"], entry.get("formula", "formula"), entry.get("id"))
     elif kind == "download":
-        table = check_targets(read_download(official, path, entry["target"]), path)
+        table = check_targets(read_download(official, path, entry["target"]), path, entry["target"])
     else:
         table = check_targets(read_embedded(entry["embedded"]), f"embedded dataset {entry['embedded']}")
     return table.assign(structure=table["id"]) if entry.get("structures") else table
+
+
+def shared(number, fold):
+    """Rows [n] whose composition (number [n]) is also that of a row with another fold ([n])."""
+    pairs = np.unique(np.stack([number, fold]), axis=1)
+    folds = np.bincount(pairs[0], minlength=number.max() + 1)
+    return folds[number] > 1
 
 
 def prepare_dataset(name, entry, path, kind, unknown_elements, table_path, compositions_path, say):
@@ -56,6 +64,7 @@ def prepare_dataset(name, entry, path, kind, unknown_elements, table_path, compo
     where = path or f"dataset {name}"
     table = read(name, entry, path, kind)
     n_read, among, expected = len(table), True, entry.get("n_samples")
+    given = "fold" in table or ("matbench" in entry and not any(key in entry for key in SPLIT))
     grouped, keep = entry.get("split") == "group_by_formula", entry.get("one_per_composition")
     check_count(table, where, entry.get("mirror_samples", expected) if kind == "mirror" else expected)
     check_spread(table, where, entry["target"])
@@ -85,6 +94,12 @@ def prepare_dataset(name, entry, path, kind, unknown_elements, table_path, compo
     say(
         f"{len(table)} rows, {len(np.unique(number))} distinct compositions, {n_read - len(table)} dropped, from {where} ({kind})"
     )
+    n_shared = 0 if given else shared(number, table["fold"].to_numpy()).sum()
+    if n_shared:
+        say(
+            f"{n_shared} of {len(table)} rows share their composition with a row of another fold: "
+            f"config key datasets.{name}.split: group_by_formula keeps them together"
+        )
     with atomic_path(compositions_path) as temporary:
         np.savez(temporary, **compositions.arrays())
     write_csv(table, table_path)

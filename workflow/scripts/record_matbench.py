@@ -31,13 +31,14 @@ def record_matbench(tables, predictions, metadata):
         inputs = pd.Series(table["formula"], name=task.metadata.input_type)
         task.df = pd.concat([inputs, table["target"].rename(task.metadata.target)], axis=1)
         mean = ensemble(predictions[name].query("part == 'test'"))
-        by_fold = {fold: group.set_index("id")["prediction"] for fold, group in mean.groupby("fold")}
         for fold in task.folds:
-            test = task.get_test_data(fold).index
-            missing = test.difference(by_fold[fold].index)
+            test = pd.Index(task.validation[task.folds_map[fold]].test)
+            found = mean[mean["fold"] == fold].set_index("id")["prediction"]
+            missing = test.difference(found.index)
             if len(missing):
-                raise DataError(f"{name}: fold {fold} has no prediction for {missing[0]}; the folds are not the official ones")
-            task.record(fold, by_fold[fold].loc[test].tolist())
+                why = "the folds are not the official ones" if missing[0] in table.index else "its row was dropped"
+                raise DataError(f"{name}: fold {fold} has no prediction for {missing[0]}, which Matbench needs; {why}")
+            task.record(fold, found.loc[test].tolist())
     benchmark.add_metadata(metadata)
     if not benchmark.is_valid:
         raise DataError(

@@ -11,6 +11,7 @@ from math import isfinite
 import numpy as np
 
 N_ELEMENTS = 118
+LEAST = 1e-30  # atomic fraction; smaller ones vanish in float32
 MISREAD = re.compile(  # what pymatgen would take for something else, in silence
     r"(?P<hydrate>(?<![A-Za-z)\]}]0)[.*·•]\s*\d[\d.]*\s*\(?(?:[HD]2O|NH3)\)?$)"  # CuSO4.5H2O: it reads O5.5 (Na0.5H2O is none)
     r"|(?P<state>[(\[](?:I{2,3}|IV|VI{1,3}|[IV](?=.(?!\d)))[)\]])"  # Fe(III)O: it reads iodine (as (I)2 is meant)
@@ -70,8 +71,8 @@ def parse_formula(formula):
     "NaN" is sodium nitride; parentheses, fractions and scientific notation are understood.
 
     Raises:
-        ValueError: the text is not a formula, could be misread (MISREAD), names a dummy species or a charged one, or has no
-            atoms.
+        ValueError: the text is not a formula, could be misread (MISREAD), names a dummy species or a charged one, has no
+            atoms, or amounts whose sum is not finite or of which one is next to nothing beside the others.
     """
     from pymatgen.core import Composition, Element
 
@@ -89,6 +90,13 @@ def parse_formula(formula):
         merged[species.Z] = merged.get(species.Z, 0.0) + amount
     if not merged or not all(isfinite(a) and a > 0 for a in merged.values()):
         raise ValueError(f"{formula!r} holds no atoms")
+    total = sum(merged.values())
+    if not isfinite(total):
+        raise ValueError(f"{formula!r} has amounts whose sum is not finite: write smaller ones in the same ratio")
+    least = min(merged, key=merged.get)
+    if merged[least] / total < LEAST:
+        symbol, fraction = Element.from_Z(least).symbol, merged[least] / total
+        raise ValueError(f"{formula!r} has an atomic fraction of {fraction:.2g} of {symbol}: leave the element out")
     return tuple(merged), tuple(merged.values())
 
 
@@ -150,6 +158,7 @@ def element_fractions(compositions):
 # Written with twice the reduced amounts, as in pymatgen's formulas: molecules of two atoms, and peroxides.
 DIATOMIC = np.array([1, 7, 8, 9, 17])  # H, N, O, F, Cl
 OXYGEN, PEROXIDE = 8, np.array([1, 3, 11, 19, 37, 55])  # H2O2, Li2O2, Na2O2, K2O2, Rb2O2, Cs2O2
+MOST = 1e15  # atoms of one element in a reduced formula, exact in float64 and int64
 TOLERANCE = 1e-4  # amounts are multiples of a common unit up to this (pymatgen: largest denominator 10,000)
 
 
@@ -157,7 +166,7 @@ def atom_counts(compositions):
     """[M] number of atoms of each node in the reduced integer formula: whole numbers in the ratio of the amounts.
 
     The same numbers as pymatgen's `get_integer_formula_and_factor`; Fe0.62C0.38 has 31 and 19 atoms. An element whose
-    amount rounds to nothing at that precision (0.00006 in a few steels) has no atom.
+    amount rounds to nothing at that precision (0.00006 in a few steels) has no atom, nor has one beside MOST of another.
     """
     amount, offset, count = compositions.amount, compositions.offset, compositions.count
     unit = amount[offset[:-1]].copy()
@@ -167,6 +176,7 @@ def atom_counts(compositions):
         while (b > TOLERANCE).any():  # Euclid's algorithm for real numbers
             a, b = np.where(b > TOLERANCE, b, a), np.where(b > TOLERANCE, a % np.where(b > TOLERANCE, b, 1), b)
         unit[rows] = a
+    unit = np.maximum(unit, np.maximum.reduceat(amount, offset[:-1]) / MOST)
     atoms = np.rint(amount / unit[compositions.row]).astype(np.int64)
     atoms //= np.gcd.reduceat(atoms, offset[:-1])[compositions.row]
     number = compositions.number

@@ -6,6 +6,7 @@ A structure is (id, lattice, number, frac): its name, [3, 3] lattice vectors as 
 
 import gzip
 import json
+import re
 import warnings
 import zlib
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ TIE = 1e-4  # angstrom; distances that round to the same multiple are equal
 COINCIDENT = 1e-8  # angstrom; an atom this near to itself is itself
 CLOSEST = 0.4  # angstrom; atoms this near are a mistake: in H2 they are 0.74 apart, and 4 angstrom are 0.4 nm
 KEYS = ("id", "lattice", "species", "frac_coords")
+DATA_BLOCK, ATOMS = re.compile(r"^\s*data_", re.MULTILINE), "_atom_site_fract_x"  # as pymatgen splits a CIF
 
 
 @dataclass(frozen=True)
@@ -79,9 +81,10 @@ def lattice_matrix(parameters):
 
 def read_structures(path):
     """Yield the structures of a .jsonl or .jsonl.gz file, of a folder of .cif files (their id is the file stem), or of a .csv
-    file, or a folder of them, with columns id (or ID) and cif.
+    file, or a folder of them, with columns id (or ID) and cif. Capitals in .CIF and .CSV are the same.
 
-    A line of a .jsonl file is an object with id, lattice (a, b, c, alpha, beta, gamma), species and frac_coords.
+    A line of a .jsonl file is an object with id, lattice (a, b, c, alpha, beta, gamma), species and frac_coords. Blanks around
+    ids are taken off, as around those of tables.
 
     Raises:
         DataError: unreadable or empty file or folder, or a bad entry, named by its line and id.
@@ -89,19 +92,20 @@ def read_structures(path):
     path = Path(path)
     if not path.exists():
         raise DataError(f"{path}: no such file or folder; correct the path")
-    inside = {end: sorted(path.glob(f"*.{end}")) for end in ("cif", "csv")}
-    if inside["cif"]:
-        entries = _parse_cifs((str(file), file.stem, file) for file in inside["cif"])
-    elif inside["csv"] or path.suffix == ".csv":
-        entries = _parse_cifs(entry for table in inside["csv"] or [path] for entry in _cif_column(table))
+    inside = {end: sorted(file for file in path.glob("*") if file.name.lower().endswith(end)) for end in (".cif", ".csv")}
+    if inside[".cif"]:
+        entries = _parse_cifs((str(file), file.stem, file) for file in inside[".cif"])
+    elif inside[".csv"] or path.suffix.lower() == ".csv":
+        entries = _parse_cifs(entry for table in inside[".csv"] or [path] for entry in _cif_column(table))
     else:
         entries = [] if path.is_dir() else _json_lines(path)
     places = {}
-    for place, structure in entries:
-        if structure[0] in places:
-            raise DataError(f"{place}: this id is also at {places[structure[0]]}; make ids unique")
-        places[structure[0]] = place
-        yield structure
+    for place, (identity, *structure) in entries:
+        identity = identity.strip()
+        if identity in places:
+            raise DataError(f"{place}: this id is also at {places[identity]}; make ids unique")
+        places[identity] = place
+        yield identity, *structure
     if not places:
         raise DataError(f"{path}: no structures; it needs one object per line, files ending in .cif, or a column cif")
 
@@ -110,7 +114,7 @@ def _json_lines(path):
     """Yield (place, structure) of every line that is not blank."""
     opener = gzip.open if path.suffix == ".gz" else open
     try:
-        with opener(path, "rt", encoding="utf-8") as handle:
+        with opener(path, "rt", encoding="utf-8-sig") as handle:
             for number, line in enumerate(handle, 1):
                 if not line.strip():
                     continue
@@ -167,17 +171,33 @@ def _cif_column(path):
         raise DataError(f"{path}: no column {error}; structures of a CSV are in its columns id (or ID) and cif") from None
 
 
+def _cif_text(place, cif):
+    """Text of a CIF file, or the text itself.
+
+    Raises:
+        DataError: a file that cannot be read, or more than one data block with atoms, of which one would be taken.
+    """
+    try:
+        text = cif.read_text(encoding="utf-8-sig", errors="replace") if isinstance(cif, Path) else cif
+    except OSError as error:
+        raise DataError(f"{place}: not a readable CIF ({error.strerror}); correct or remove it") from None
+    blocks = sum(ATOMS in block.lower() for block in DATA_BLOCK.split(text)[1:])
+    if blocks > 1:
+        raise DataError(f"{place}: {blocks} data blocks with atoms; give each structure a file, or row, of its own")
+    return text
+
+
 def _parse_cifs(entries):
     """Yield (place, structure) of entries (place, id, CIF file or text)."""
     from pymatgen.io.cif import CifParser
 
     table = _atomic_numbers()
     for place, identity, cif in entries:
+        text = _cif_text(place, cif)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # rounding of coordinates, missing labels
-                parser = CifParser(cif) if isinstance(cif, Path) else CifParser.from_str(cif)
-                structure = parser.parse_structures(primitive=False)[0]
+                structure = CifParser.from_str(text).parse_structures(primitive=False)[0]
             if not structure.is_ordered:
                 raise ValueError("sites with partial occupancy")
             symbols = [getattr(site.specie, "element", site.specie).symbol for site in structure]  # without charges
@@ -237,6 +257,11 @@ def owners(offset):
     return np.repeat(np.arange(len(offset) - 1), np.diff(offset))
 
 
+def wrapped(frac):
+    """Fractional coordinates [n, 3] of the same atoms in the cell at the origin, from 0 to 1."""
+    return frac - np.floor(frac)
+
+
 def pairs_within(lattice, frac, cutoff, centres=None):
     """All pairs of atoms at most `cutoff` angstrom apart, over all periodic images, an atom's own images included.
 
@@ -278,7 +303,7 @@ def nearest(lattice, frac, k=N_NEIGHBOURS):
     Returns:
         neighbour [n, k] int32 and distance [n, k] float32; free places hold neighbour 0 at RADIUS + 1.
     """
-    n = len(frac)
+    n, frac = len(frac), wrapped(frac)
     neighbour = np.zeros((n, k), np.int32)
     distance = np.full((n, k), RADIUS + 1, np.float32)
     volume = abs(np.linalg.det(lattice))

@@ -25,6 +25,19 @@ GIVEN = {"train.csv": NEVER_TESTED, "val.csv": NEVER_TESTED, "test.csv": 0}  # f
 LARGEST = 1e100  # of targets
 
 
+TEXT = {"dtype": str, "keep_default_na": False, "skip_blank_lines": False, "header": None}
+
+
+def _breaks(table):
+    """[n] line breaks within the quoted cells of each row of a table as `TEXT` reads it."""
+    return sum(table[column].str.count("\n").fillna(0) for column in table).astype(int)
+
+
+def _line(content, row):
+    """Line of a CSV (bytes) at which its row, counted from 0 with the header and blank lines, begins."""
+    return 1 + row + (int(_breaks(pd.read_csv(BytesIO(content), nrows=row, **TEXT)).sum()) if row else 0)
+
+
 def read_rows(path):
     """Read a CSV (also compressed) as text: a data frame whose index `line` says where each row, blank ones left out, stands.
 
@@ -34,7 +47,8 @@ def read_rows(path):
         DataError: unreadable or empty file, NUL bytes, rows with more cells than the header, or no row.
     """
     try:
-        table = pd.read_csv(BytesIO(unpacked(path)), dtype=str, keep_default_na=False, skip_blank_lines=False, header=None)
+        content = unpacked(path)
+        table = pd.read_csv(BytesIO(content), **TEXT)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; correct the path") from None
     except pd.errors.EmptyDataError:
@@ -46,17 +60,16 @@ def read_rows(path):
     except UNREADABLE as error:
         longer = re.search(r"line (\d+), saw (\d+)", str(error))
         if longer:
-            line, cells = longer.groups()
+            line, cells = _line(content, int(longer[1]) - 1), longer[2]
             raise DataError(
                 f"{path}: line {line} has {cells} cells, more cells than the header; separate columns by commas, quote cells that hold one"
             ) from None
         opened = re.search(r"EOF inside string starting at row (\d+)", str(error))
         if opened:
-            raise DataError(
-                f"{path}: row {int(opened[1]) + 1} opens a quote that is never closed; close or remove it"
-            ) from None
+            line = _line(content, int(opened[1]))
+            raise DataError(f"{path}: line {line} opens a quote that is never closed; close or remove it") from None
         raise DataError(f"{path}: not a readable CSV ({' '.join(str(error).split())}); correct or replace the file") from None
-    breaks = sum(table[column].str.count("\n").fillna(0) for column in table).astype(int)  # within quoted cells
+    breaks = _breaks(table)
     table.columns = table.iloc[0].str.strip().tolist()
     table.index = pd.Index(np.arange(1, len(table) + 1) + breaks.cumsum() - breaks, name="line")
     table = table.iloc[1:]
@@ -134,6 +147,10 @@ def check_targets(table, path, target="target"):
     Raises:
         DataError: naming the first offending row.
     """
+    truth = np.flatnonzero([isinstance(value, bool | np.bool_) for value in table["target"]])
+    if len(truth):
+        found = bool(table["target"].iloc[truth[0]])
+        raise DataError(f"{place(table, path, truth)}: {target} is {found}, not a number; name a column of numbers")
     value = pd.to_numeric(table["target"], errors="coerce").to_numpy(float)
     bad = np.flatnonzero(~np.isfinite(value))
     if len(bad):

@@ -6,6 +6,8 @@ import os
 import platform
 import re
 import shutil
+import zipfile
+import zlib
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -18,6 +20,10 @@ DISK_FULL = ("inline_container.cc", "requested and")  # torch and numpy when the
 
 class DataError(ValueError):
     """Bad input; the message is one line for the user."""
+
+
+# What np.load raises for a file that is no .npz of these arrays, or a part of one.
+NO_NPZ = (OSError, EOFError, KeyError, ValueError, TypeError, zipfile.BadZipFile, zlib.error)
 
 
 def unpacked(path):

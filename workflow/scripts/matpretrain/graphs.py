@@ -10,7 +10,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from matpretrain.crystal import check_apart, owners, pairs_within
+from matpretrain.crystal import check_apart, owners, pairs_within, wrapped
 from matpretrain.files import DataError, atomic_path
 
 CUTOFF = 5.0  # angstrom (New et al. 2024, table 5)
@@ -53,13 +53,15 @@ NAMES = tuple(field.name for field in fields(Graphs))
 def connect(structures):
     """Graphs of an iterable of structures (id, lattice, number, frac): neighbours within CUTOFF.
 
-    An atom's own images are neighbours too; an atom without neighbours there is in no pair.
+    An atom's own images are neighbours too; an atom without neighbours there is in no pair. Atoms outside the cell are wrapped
+    into it.
 
     Raises:
         DataError: a cell so large or so flat that it does not fit the arrays, or with atoms as near as none are, by its id.
     """
     parts = {name: [] for name in ("number", "position", "lattice", "first", "second", "image")}
     for identity, lattice, number, frac in structures:
+        frac = wrapped(frac)
         first, second, image, distance = pairs_within(lattice, frac, CUTOFF)
         x, y, z = image.T
         ahead = (x > 0) | ((x == 0) & ((y > 0) | ((y == 0) & (z > 0))))  # one of each image and its opposite

@@ -9,13 +9,28 @@ from sklearn.model_selection import PredefinedSplit, cross_val_predict
 from sklearn.neighbors import KNeighborsRegressor
 from sklearn.preprocessing import StandardScaler
 
+from matpretrain.files import DataError
 from matpretrain.splits import outer_folds
 
 SEED = 0
 NEIGHBOURS = 10
 COMPONENTS = 50  # principal components that t-SNE starts from
 COMPARED = 5  # principal components of two representations that are correlated
-MIN_ROWS = 50
+MIN_ROWS, FOLDS = 50, 5
+
+
+def check_size(path, groups, remedy, rows="rows"):
+    """Raise DataError where there are too few rows, or rows of other compositions (labels `groups` [n]), for `neighbour_r2`."""
+    if len(groups) < MIN_ROWS:
+        raise DataError(f"{path}: {len(groups)} {rows}, a map needs at least {MIN_ROWS}; {remedy}")
+    if (distinct := len(np.unique(groups))) < FOLDS:
+        raise DataError(f"{path}: {len(groups)} {rows} of {distinct} compositions, a map needs at least {FOLDS}; {remedy}")
+    others = len(groups) - np.bincount(outer_folds(len(groups), FOLDS, groups=groups)).max()
+    if others < NEIGHBOURS:
+        raise DataError(
+            f"{path}: {len(groups)} {rows}, but {others} without those that share a fold with the commonest composition, "
+            f"a map needs at least {NEIGHBOURS}; {remedy}"
+        )
 
 
 def sample(n_rows, rows):
@@ -36,7 +51,7 @@ def neighbour_r2(points, target, groups):
         target: [n].
         groups: [n] labels; rows of one label share a fold, so that a composition is no neighbour of itself.
     """
-    folds = PredefinedSplit(outer_folds(len(points), groups=groups))
+    folds = PredefinedSplit(outer_folds(len(points), FOLDS, groups=groups))
     prediction = cross_val_predict(KNeighborsRegressor(NEIGHBOURS), points, target, cv=folds)
     return r2_score(target, prediction)
 

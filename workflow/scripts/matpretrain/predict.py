@@ -5,6 +5,7 @@ python -m matpretrain.predict FORMULAS.csv --model results/finetune/DATASET/MODE
 
 import argparse
 import importlib
+import os
 import sys
 from pathlib import Path
 
@@ -104,7 +105,7 @@ def predict_file(path, folders, formula="formula", unknown_elements="error", say
 
 
 def main(arguments=None):
-    """The command line. Returns the exit status: 1, after one line, for a user's mistake."""
+    """The command line. Returns the exit status: 1, after one line, for a user's mistake, or where nobody reads on."""
     parser = argparse.ArgumentParser(prog="python -m matpretrain.predict", description="Predict a property of formulas.")
     parser.add_argument("formulas", metavar="FORMULAS.csv", help="CSV with a column of formulas; a column id is kept")
     parser.add_argument(
@@ -128,8 +129,12 @@ def main(arguments=None):
             write_csv(predicted, given.output)
         else:
             predicted.to_csv(sys.stdout, index=False)
+            sys.stdout.flush()
     except DataError as error:
         say(f"error: {error}")
+        return 1
+    except BrokenPipeError:  # of `| head`; what is buffered goes nowhere, or Python would complain at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return 0
 

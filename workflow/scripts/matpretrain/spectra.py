@@ -8,6 +8,7 @@ from matpretrain.files import DataError, place
 PARTS = ("eps_re", "eps_im")
 ABOVE_HULL = "energy_above_hull"  # eV/atom, a column of a table of spectra that may be missing
 UNKNOWN = complex(np.nan, np.nan)
+SAME = 1e-9  # relative to a step, or eV; energies are written with few digits, and sums of steps miss them by less
 GAP = 0.5  # eV; between tabulated points further apart than this a spectrum is unknown
 NOISE = 0.01  # relative: up to it two values at one energy are the same (the first stays), and a negative eps_im is none
 COMPRESS, RESTORE = np.arcsinh, np.sinh  # linear near zero, logarithmic far away: metals reach hundreds at low energies
@@ -15,8 +16,8 @@ KK_WINDOW = (1.0, 6.0)  # eV; far enough from the ends of the grid, beyond which
 
 
 def energy_grid(first, last, step):
-    """[G] photon energies in eV from first to last."""
-    return np.round(first + step * np.arange(round((last - first) / step) + 1), 6)
+    """[G] photon energies in eV from first to last, or to the last step before it."""
+    return np.round(first + step * np.arange(int((last - first) / step + SAME) + 1), 6)
 
 
 def smoothing_matrix(grid, width):
@@ -42,11 +43,13 @@ def smoother(grid, width):
 
 
 def on_grid(energy, eps, grid):
-    """Complex [G]: a tabulated spectrum (energy [n] in eV, ascending; eps [n] complex) interpolated, NaN where it is unknown."""
+    """Complex [G]: a tabulated spectrum (energy [n] in eV, ascending; eps [n] complex) interpolated, NaN where it is unknown:
+    between two points further than GAP apart, and beyond the first and last."""
     if len(energy) < 2:
         return np.full(len(grid), UNKNOWN)
     after = np.clip(np.searchsorted(energy, grid), 1, len(energy) - 1)
-    known = (grid >= energy[0]) & (grid <= energy[-1]) & (energy[after] - energy[after - 1] <= GAP + 1e-9)
+    inside = (grid >= energy[0]) & (grid <= energy[-1]) & (energy[after] - energy[after - 1] <= GAP + SAME)
+    known = inside | (np.abs(energy[[after - 1, after]] - grid) <= SAME).any(0)  # what is tabulated is known
     values = np.interp(grid, energy, eps.real) + 1j * np.interp(grid, energy, eps.imag)
     return np.where(known, values, UNKNOWN)
 
