@@ -5,7 +5,7 @@ from sklearn.linear_model import RidgeCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-PENALTIES = np.logspace(-2, 5, 15)  # ridge penalties, chosen on the training rows by leave-one-out
+PENALTIES = np.logspace(-6, 5, 23)  # ridge penalties, chosen on the training rows by leave-one-out
 
 
 def ridge():
