@@ -217,6 +217,10 @@ def test_a_key_that_stands_twice_is_refused(fault, shipped, tmp_path):
     path = tmp_path / "my.yaml"
     path.write_text("recipe: &recipe\n  epochs: 3\nother:\n  <<: *recipe\n  epochs: 4\n")
     check(shipped, PROJECT, [path])
+    path.write_text('{\n\t"recipe": {"epochs": 3}\n}')  # JSON, with a tab, which is no YAML
+    check(shipped, PROJECT, [path])
+    path.write_text("1: a\n'1': b\nlist: [{b: 1}, {b: 2}]\n")
+    check(shipped, PROJECT, [path])
     path.write_text("datasets:\n  mine:\n    csv: a.csv\n    unit: eV\n  mine:\n    csv: b.csv\n")
     with fault("A key twice in one file", "my.yaml: line 5: datasets.mine stands in line 2 too"):
         check(shipped, PROJECT, [path])
@@ -367,3 +371,17 @@ def test_environments_hold_what_their_rules_import(name):
         script = PROJECT / "workflow/scripts" / re.search(r"scripts/(\w+\.py)", block)[1]
         for package in imported(script, encoders) - {"triton"}:  # which torch brings where it is built for GPUs
             assert {d.lower().replace("_", "-") for d in sources[package]} & holds, f"{script.name} imports {package}"
+
+
+def test_splits_that_fit_but_for_rounding_are_accepted(shipped):
+    mine = {"target": "gap", "unit": "eV", "csv": str(PROJECT / "README.md")}
+    study = {"datasets": ["mine"], "sizes": ["67%"], "models": ["roost", "dummy"], "reference": "dummy"}
+    check(overlaid(shipped, {"datasets": {"mine": mine | {"n_folds": 3}}, "subsets": {"mine": study}}), PROJECT)
+    check(overlaid(shipped, {"datasets": {"mine": mine | {"n_folds": 6, "test_fraction": 0.1667}}}), PROJECT)
+
+
+def test_networks_of_structures_do_not_count_where_none_are(shipped):
+    mine = {"mine": {"target": "gap", "unit": "eV", "csv": str(PROJECT / "README.md"), "inner_fraction": 0}}
+    check(overlaid(shipped, {"datasets": mine, "encoder_recipes": {"cgcnn": {"patience": 20}}}), PROJECT)
+    with pytest.raises(DataError, match="select: best or a patience"):
+        check(overlaid(shipped, {"datasets": mine, "encoder_recipes": {"finder": {"patience": 20}}}), PROJECT)

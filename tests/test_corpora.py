@@ -1,9 +1,13 @@
+import re
+
 import group_structures
 import numpy as np
 import prepare_corpus
 import pretrain
 import pytest
 import torch
+import yaml
+from conftest import PROJECT
 from safetensors.torch import load_file
 from small_problem import recipe
 
@@ -175,6 +179,18 @@ def test_magpie_properties_of_elements_stand_beside_matscholar_s_vectors():
     assert np.allclose(properties.mean(0), 0, atol=1e-6) and np.isclose((properties**2).sum(1).mean(), 1)
     electronegativity = properties[:, 7]  # of Magpie's table
     assert electronegativity.argmax() + 1 == 9 and electronegativity[25] > electronegativity[18]  # F; Fe above K
+
+
+def test_element_vectors_of_the_schema_can_be_exported():
+    import export_elements
+
+    schema = yaml.safe_load((PROJECT / "workflow/schemas/config.schema.yaml").read_text())["properties"]
+    models, strategies = (
+        schema[k]["additionalProperties"]["properties"]["elements"]["enum"] for k in ("models", "pretraining")
+    )
+    assert set(models) == set(export_elements.VECTORS) > set(strategies)
+    rule = (PROJECT / "workflow/rules/data.smk").read_text()
+    assert set(re.search(r'elements="(.*)"', rule)[1].split("|")) == set(export_elements.VECTORS)
 
 
 def test_probe_of_a_linear_target_is_near_zero_and_of_noise_is_not():

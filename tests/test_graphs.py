@@ -26,7 +26,7 @@ def test_pairs_in_both_directions_are_the_neighbours_of_pymatgen(prototypes):
 
     packed = graphs.connect(prototypes)
     for k, (_, lattice, number, frac) in enumerate(prototypes):
-        inside = Structure(Lattice(lattice), number, crystal.wrapped(frac))
+        inside = Structure(Lattice(lattice), number, frac, to_unit_cell=True)
         centre, point, image, distance = inside.get_neighbor_list(graphs.CUTOFF)
         expected = sorted(zip(centre, point, map(tuple, image.astype(int)), strict=True))
         a, b = packed.pair_offset[k : k + 2]

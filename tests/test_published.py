@@ -71,6 +71,10 @@ def test_predictions_for_matbench_cover_all_its_rows(fault):
     assert task.scores["mae"]["mean"] == pytest.approx(1)
     with fault("A row of a Matbench task that was dropped", f"{name}: fold 0", "mb-steels-003", "its row was dropped"):
         record_matbench({name: table.drop(2)}, {name: predictions.drop(2)}, {})
-    for changed in (predictions.assign(fold=outer_folds(312, seed=1)), predictions[predictions["fold"] < 4]):
-        with pytest.raises(DataError, match=r"no prediction for .* the folds are not the official ones"):
+    others = predictions.assign(fold=outer_folds(312, seed=1))
+    for changed, why in (
+        (others, "the folds are not the official ones"),
+        (predictions[predictions["fold"] < 4], "none at all"),
+    ):
+        with pytest.raises(DataError, match=f"no prediction for .* {why}"):
             record_matbench({name: table}, {name: changed}, {})

@@ -304,6 +304,16 @@ SOURCES = [
         "subsets.ihalage2022.sizes: 90% is more than matbench_mp_e_form has beside a test part, 80%; make it smaller",
     ),
     (
+        "A dataset named as a folder of probes",
+        {"datasets": {"crystals": TABLE | {"embedded": "pymatgen_exp_formation_energy"}}},
+        "datasets.crystals: tables and files of results have that name already; choose another",
+    ),
+    (
+        "A model named as the submissions",
+        {"models": {"published": {"encoder": "roost", "label": "mine"}}},
+        "models.published: tables and files of results have that name already; choose another",
+    ),
+    (
         "A map of spectra",
         {"maps": {"datasets": ["optical_constants"]}},
         "maps.datasets: optical_constants holds spectra, which have tables of their own; name it in enz.datasets",

@@ -188,10 +188,23 @@ def test_tests_against_the_network_without_pretraining():
     ratios = np.log(ssl["mae"] / ssl["mae_scratch"])[:2]
     assert ssl.iloc[2]["change"] == pytest.approx(100 * np.expm1(ratios.mean())) and ssl.iloc[2]["wins"] == 2
     assert ssl.iloc[2]["p"] == pytest.approx(stats.ttest_1samp(ratios, 0).pvalue)
-    assert ssl["p_corrected_holm"].notna().tolist() == [True, True, False]
+    assert ssl["p_corrected_holm"].notna().tolist() == [True, True, False] and ssl["n_datasets"].tolist()[2] == 2
+    assert np.isnan(ssl.iloc[2]["paper_change"])  # the paper has one of the two
+    both = pd.concat([means, means.assign(dataset="e", paper_mean=[4.0, 2.0, np.nan])])
+    printed = tabulate_tests.tabulate(pd.DataFrame(scores + scores_of("e", models, 5.0)), pretrained, tests, both)
+    assert printed.iloc[-2]["paper_change"] == pytest.approx(100 * (np.sqrt(0.75 * 0.5) - 1))
     assert "| all 2 (2 better) | Roost-SSL | " in tabulate_tests.markdown(more, labels)
     figure = plots.gains(more, labels)
-    assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["d", "e", "mean"]
+    axes = figure.axes[0]
+    assert [t.get_text() for t in axes.get_yticklabels()] == ["d", "e", "mean"] and [t.get_text() for t in axes.texts] == [
+        "of 2"
+    ]
+    dots, diamonds = ([line for line in axes.lines if line.get_marker() == marker] for marker in "oD")
+    assert dots[0].get_xdata() == pytest.approx(ssl["change"].to_numpy(float))
+    assert diamonds[0].get_xdata() == pytest.approx([-25, np.nan, np.nan], nan_ok=True)
+    ends = np.array([segment[:, 0] for segment in axes.collections[0].get_segments()])
+    assert ends == pytest.approx(ssl[["change_low", "change_high"]].to_numpy(float))
+    plt.close(figure)
 
 
 def test_maes_far_from_the_best_are_numbers():
@@ -199,8 +212,8 @@ def test_maes_far_from_the_best_are_numbers():
     table = pd.DataFrame(rows, columns=["dataset", "model", "mae_mean", "paper_mean"]).assign(mae_std=0.1)
     figure = plots.mae_points(table, LABELS, {"a": "eV", "b": "eV"})
     alloys, borides = figure.axes[:2]
-    assert [t.get_text() for t in alloys.texts] == ["", "paper 3", "9"]
-    assert [t.get_text() for t in borides.texts] == ["not run", "", "not run"]
+    assert [t.get_text() for t in alloys.texts] == ["paper 3", "9"]
+    assert [t.get_text() for t in borides.texts] == ["not run", "not run"]
     assert alloys.get_xlim()[1] < 3 and [t.get_text() for t in alloys.get_yticklabels()] == ["Roost", "RF", "dummy"]
     diamonds = [line for line in alloys.lines if line.get_marker() == "D"]
     assert [line.get_xdata()[0] for line in diamonds] == [1.5]

@@ -1,7 +1,8 @@
 """Predictions and histories -> figures.
 
 Needs: results/finetune/{dataset}/{model}/predictions.csv, histories of the networks, results/tables
-Makes: results/figures/parity/{dataset}/{model}.png, results/figures/learning_curves/{dataset}.png, results/figures/mae.png, results/figures/gains.png,
+Makes: results/figures/parity/{dataset}/{model}.png, results/figures/learning_curves/{dataset}.png, results/figures/mae.png,
+results/figures/gains.png,
 results/figures/cumulative/{dataset}.png and, for networks that predict edges, results/figures/edges/{dataset}/{model}.png
 """
 
@@ -157,7 +158,7 @@ rule plot_edges:
 rule figures:
     input:
         rules.plot_mae.output if "2" in TABLES else [],
-        rules.plot_gains.output if any(map(scratch_of, PRETRAINED)) else [],
+        rules.plot_gains.output if COMPARED else [],
         sorted(set(run_files("results/figures/learning_curves/{dataset}.png", TRAINED))),
         sorted(set(run_files("results/figures/cumulative/{dataset}.png", WHOLE))),
         run_files(

@@ -5,6 +5,11 @@ Makes: results/scores.csv, results/comparisons.csv, results/tables/published.{cs
 results/tables/probes.{csv,md}, results/matbench/{model}.json.gz
 """
 
+# {pretrained network: the one from scratch with which it is compared somewhere in the benchmark}
+COMPARED = {
+    m: scratch_of(m) for d, m in runs(PRETRAINED) if (d, scratch_of(m)) in runs()
+}
+
 
 rule score_models:
     input:
@@ -128,7 +133,7 @@ rule tabulate_tests:
     conda:
         "../../envs/analysis.yaml"
     params:
-        pretrained={m: scratch_of(m) for m in PRETRAINED},
+        pretrained=COMPARED,
         labels=LABELS,
         code=fingerprint("tabulate_tests"),
     script:
@@ -227,7 +232,7 @@ rule tables:
             number=TABLES,
             suffix=["csv", "md"],
         ),
-        rules.tabulate_tests.output if PRETRAINED else [],
+        rules.tabulate_tests.output if COMPARED else [],
         rules.tabulate_probes.output if STRATEGIES and PROBED else [],
 
 

@@ -19,9 +19,9 @@ def read_source(path, say, entry=None, expected_hash=None, unknown_elements="err
         try:
             return Compositions.read(path)
         except NO_NPZ:
-            raise DataError(
-                f"{path}: not an .npz of compositions; name a CSV of formulas, or kind: vectors for embeddings of structures"
-            ) from None
+            remedy = "name a CSV of formulas, or kind: vectors for embeddings of structures"
+            remedy = remedy if entry and entry["kind"] == "formulas" else "delete it, and it is made anew"
+            raise DataError(f"{path}: not an .npz of compositions; {remedy}") from None
     if expected_hash:
         check_hash(path, expected_hash)
     table = read_table(path, None, entry.get("formula", "formula"), entry.get("id"))

@@ -64,7 +64,7 @@ def prepare_dataset(name, entry, path, kind, unknown_elements, table_path, compo
     where = path or f"dataset {name}"
     table = read(name, entry, path, kind)
     n_read, among, expected = len(table), True, entry.get("n_samples")
-    given = "fold" in table or ("matbench" in entry and not any(key in entry for key in SPLIT))
+    given, official = "fold" in table, "matbench" in entry and not any(key in entry for key in SPLIT)
     grouped, keep = entry.get("split") == "group_by_formula", entry.get("one_per_composition")
     check_count(table, where, entry.get("mirror_samples", expected) if kind == "mirror" else expected)
     check_spread(table, where, entry["target"])
@@ -94,12 +94,11 @@ def prepare_dataset(name, entry, path, kind, unknown_elements, table_path, compo
     say(
         f"{len(table)} rows, {len(np.unique(number))} distinct compositions, {n_read - len(table)} dropped, from {where} ({kind})"
     )
-    n_shared = 0 if given else shared(number, table["fold"].to_numpy()).sum()
+    n_shared = 0 if official else shared(number, table["fold"].to_numpy()).sum()
     if n_shared:
-        say(
-            f"{n_shared} of {len(table)} rows share their composition with a row of another fold: "
-            f"config key datasets.{name}.split: group_by_formula keeps them together"
-        )
+        remedy = f": config key datasets.{name}.split: group_by_formula keeps them together"
+        possible = not given and len(np.unique(number)) >= entry.get("n_folds", 5)
+        say(f"{n_shared} of {len(table)} rows share their composition with a row of another fold{remedy if possible else ''}")
     with atomic_path(compositions_path) as temporary:
         np.savez(temporary, **compositions.arrays())
     write_csv(table, table_path)

@@ -37,7 +37,11 @@ def record_matbench(tables, predictions, metadata):
             missing = test.difference(found.index)
             if len(missing):
                 why = "the folds are not the official ones" if missing[0] in table.index else "its row was dropped"
-                raise DataError(f"{name}: fold {fold} has no prediction for {missing[0]}, which Matbench needs; {why}")
+                why = why if len(found) else "the fold has none at all"
+                raise DataError(
+                    f"{name}: fold {fold} has no prediction for {missing[0]}, which Matbench needs, as {why}; "
+                    "restore that, or leave the dataset out of benchmark.datasets"
+                )
             task.record(fold, found.loc[test].tolist())
     benchmark.add_metadata(metadata)
     if not benchmark.is_valid:

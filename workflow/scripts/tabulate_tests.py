@@ -5,8 +5,8 @@ import pandas as pd
 
 from matpretrain.files import read_csv, write_csv, write_text
 from matpretrain.jobs import job
-from matpretrain.statistics import ALL, CHANGES, COMPARED, compare, mean_ratio, with_holm
-from matpretrain.tables import markdown_table
+from matpretrain.statistics import CHANGES, COMPARED, compare, mean_ratio, with_holm
+from matpretrain.tables import ALL, markdown_table
 
 PAPER = ("paper_t", "paper_p", "suspect")
 COLUMNS = ("dataset", "model", "scratch", "n_datasets", "wins", *CHANGES, "paper_change", *COMPARED)
@@ -29,7 +29,7 @@ def tabulate(scores, pretrained, tests, means):
             if {model, scratch} <= present:
                 found = compare(part, model, scratch)
                 share = 100 / found["mae_b"]
-                changes = [share * found[key] for key in ("difference", "low", "high")]
+                changes = [share * found[key] for key in ("difference", "difference_low", "difference_high")]
                 pretrained_mae, scratch_mae = (printed.get((dataset, m), np.nan) for m in (model, scratch))
                 rows.append({"dataset": dataset, "model": model, "scratch": scratch, **found})
                 rows[-1] |= dict(zip(CHANGES, changes, strict=True))

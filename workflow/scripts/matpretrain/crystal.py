@@ -26,7 +26,8 @@ TIE = 1e-4  # angstrom; distances that round to the same multiple are equal
 COINCIDENT = 1e-8  # angstrom; an atom this near to itself is itself
 CLOSEST = 0.4  # angstrom; atoms this near are a mistake: in H2 they are 0.74 apart, and 4 angstrom are 0.4 nm
 KEYS = ("id", "lattice", "species", "frac_coords")
-DATA_BLOCK, ATOMS = re.compile(r"^\s*data_", re.MULTILINE), "_atom_site_fract_x"  # as pymatgen splits a CIF
+DATA_BLOCK = re.compile(r"^\s*data_", re.MULTILINE)  # as pymatgen splits a CIF
+ATOMS = re.compile(r"^\s*_atom_site_fract_x\s*$", re.MULTILINE | re.IGNORECASE)  # a column of the table of atoms
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,8 @@ def read_structures(path):
     places = {}
     for place, (identity, *structure) in entries:
         identity = identity.strip()
+        if not identity:
+            raise DataError(f"{place}: the id is empty; fill it in")
         if identity in places:
             raise DataError(f"{place}: this id is also at {places[identity]}; make ids unique")
         places[identity] = place
@@ -181,7 +184,7 @@ def _cif_text(place, cif):
         text = cif.read_text(encoding="utf-8-sig", errors="replace") if isinstance(cif, Path) else cif
     except OSError as error:
         raise DataError(f"{place}: not a readable CIF ({error.strerror}); correct or remove it") from None
-    blocks = sum(ATOMS in block.lower() for block in DATA_BLOCK.split(text)[1:])
+    blocks = sum(bool(ATOMS.search(block)) for block in DATA_BLOCK.split(text)[1:])
     if blocks > 1:
         raise DataError(f"{place}: {blocks} data blocks with atoms; give each structure a file, or row, of its own")
     return text

@@ -4,6 +4,8 @@ A record is what has to be known besides the outputs, from `Training.record` or 
 objectives.SUPERVISED) and, of networks of spectra, energy [G] and resolution, both in eV.
 """
 
+from functools import cache
+
 import numpy as np
 
 from matpretrain.objectives import SUPERVISED
@@ -18,7 +20,12 @@ def n_outputs(record):
 
 def smoothing(record):
     """Function [B, n] -> [B, n] of arrays or tensors from outputs to what the loss compares: the identity but for spectra."""
-    return smoother(np.array(record["energy"]), record["resolution"]) if "energy" in record else smoother(None, 0)
+    return _smoother(tuple(record["energy"]), record["resolution"]) if "energy" in record else smoother(None, 0)
+
+
+@cache
+def _smoother(energy, resolution):
+    return smoother(np.array(energy), resolution)
 
 
 def learned(outputs, record, mean, std):
@@ -36,12 +43,12 @@ def decode(outputs, record, mean, std):
     The standard deviation is NaN where the loss predicts none, and for spectra.
 
     Args:
-        outputs, mean, std: as of `learned`.
+        outputs: float64 array [n, k] of a network that was trained on (what is learned - mean) / std.
     """
-    prediction, (_, *log_std) = learned(outputs, record, mean, std), _split(outputs, record)
+    prediction, parts = learned(outputs, record, mean, std), _split(outputs, record)
     if "energy" in record:
         return RESTORE(prediction), np.full_like(prediction, np.nan)
-    return prediction, np.exp(log_std[0]) * std if log_std else np.full_like(prediction, np.nan)
+    return prediction, np.exp(parts[1]) * std if len(parts) > 1 else np.full_like(prediction, np.nan)
 
 
 def _split(outputs, record):

@@ -10,12 +10,14 @@ import numpy as np
 import seaborn as sns
 from matplotlib.mathtext import MathTextParser
 
-from matpretrain.statistics import ALL, power_law
+from matpretrain.statistics import power_law
+from matpretrain.tables import ALL
 
 WIDTH = 3.5  # inches, one journal column
 LINES = 40  # thin lines that a panel of learning curves can hold
 BEYOND = 1.4  # times the lowest MAE: the end of the axis of `mae_points`
 DECADES = 30  # losses that span more than this factor are drawn on a logarithmic axis
+AT_RIGHT = {"ha": "right", "va": "center", "size": "x-small"}  # a note at the end of a row
 COLOURS = sns.color_palette("colorblind")
 
 
@@ -197,9 +199,8 @@ def mae_points(table, labels, units):
                 axes.plot(paper, place, "D", ms=4, mfc="white", mec="0.2", mew=0.8)
             words = ["not run"] if np.isnan(mean) else [f"{mean:.3g}"] if mean > most else []
             words += [f"paper {paper:.3g}"] if paper > most else []
-            axes.annotate(
-                ", ".join(words), (0.98, place), xycoords=axes.get_yaxis_transform(), ha="right", va="center", size="x-small"
-            )
+            if words:
+                axes.annotate(", ".join(words), (0.98, place), **AT_RIGHT, xycoords=axes.get_yaxis_transform())
         axes.margins(x=0.1)
         axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4))
         axes.set(title=labels.get(dataset, dataset), xlabel=with_unit("MAE", units[dataset]))
@@ -225,8 +226,8 @@ def gains(table, labels):
         Figure.
     """
     models, datasets = (list(dict.fromkeys(table[key])) for key in ("model", "dataset"))
-    columns = min(4, max(1, len(models)))
-    n_rows = max(1, -(-len(models) // columns))
+    columns = min(4, len(models))
+    n_rows = -(-len(models) // columns)
     size = (WIDTH * (0.35 + 0.6 * max(columns, 2)), n_rows * (0.9 + 0.22 * len(datasets)))
     figure, grid = plt.subplots(n_rows, columns, squeeze=False, sharex=True, sharey=True, figsize=size)
     for axes, model, colour in zip(grid.flat, models, itertools.cycle(COLOURS), strict=False):
@@ -239,6 +240,8 @@ def gains(table, labels):
         axes.set_title(labels.get(model, model), loc="left")
         if ALL in datasets:
             axes.axhline(datasets.index(ALL) - 0.5, color="0.8", lw=0.6)
+            n = part["change"].drop(ALL).notna().sum()
+            axes.annotate(f"of {n}", (0.98, datasets.index(ALL)), **AT_RIGHT, xycoords=axes.get_yaxis_transform())
     grid[0, 0].set_yticks(np.arange(len(datasets)), ["mean" if d == ALL else labels.get(d, d) for d in datasets])
     grid[0, 0].invert_yaxis()
     for axes in list(grid.flat)[len(models) :]:

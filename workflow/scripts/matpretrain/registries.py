@@ -6,7 +6,7 @@ from pathlib import Path
 
 from matpretrain.files import DataError
 from matpretrain.provenance import parameters, pretext_tasks, reads, structures_read
-from matpretrain.tables import ENSEMBLE
+from matpretrain.tables import ALL, ENSEMBLE
 
 FIXED_FEATURES = ("magpie", "onehot", "none")
 TAKEN = (*FIXED_FEATURES, "structure")  # files of results/features, beside those of the strategies
@@ -23,7 +23,7 @@ CORPUS_KEYS = {
     "vectors": FILE | {"n_samples"},
 }  # what each kind of corpus reads
 RESERVED = {
-    "datasets": ("all", "crystals"),  # a row of tables, a folder of results/probes
+    "datasets": (ALL, "crystals"),  # a row of tables, a folder of results/probes
     "models": ("published",),  # submissions to Matbench in tables
 }
 SPECTRAL_COLUMNS = "id, formula, energy, eps_re, eps_im"
@@ -74,8 +74,9 @@ def _check_corpora(config):
             missing = None if {"csv", "mirror_file", "embedded"} & entry.keys() else "csv: PATH"
         if missing:
             refuse(f"corpora.{name}", f"a corpus of kind {entry['kind']} needs {missing}; add it")
-        for key in entry.keys() - CORPUS_KEYS[entry["kind"]] - {"kind", "licence", "citation"}:
-            refuse(f"corpora.{name}.{key}", f"a corpus of kind {entry['kind']} has no use for it; remove it")
+        for key in entry:
+            if key not in CORPUS_KEYS[entry["kind"]] | {"kind", "licence", "citation"}:
+                refuse(f"corpora.{name}.{key}", f"a corpus of kind {entry['kind']} has no use for it; remove it")
 
 
 def _check_labels(config):

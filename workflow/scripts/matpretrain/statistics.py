@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from matpretrain.tables import ALL
+
 MIN_ERROR_STD = 1e-12
 CHANGES = ["change", "change_low", "change_high"]  # of an MAE in %, with the ends of its 95 % interval
 NESTED = ["model", "against", "dataset", "cells", "wins", *CHANGES, "t", "p", "p_flip", "p_cells"]  # columns of compare_nested
@@ -104,16 +106,21 @@ def corrected_paired_t(a, b, test_to_train):
     Returns:
         (t, p); (0, 1) where the scores are identical, (nan, nan) for fewer than two folds.
     """
-    difference = np.asarray(a, float) - np.asarray(b, float)
-    k = len(difference)
+    mean, error, k = _mean_difference(a, b, test_to_train)
     if k < 2:
         return np.nan, np.nan
-    variance = difference.var(ddof=1)
-    if variance <= MIN_ERROR_STD**2 and abs(difference.mean()) <= MIN_ERROR_STD:
+    if error <= MIN_ERROR_STD and abs(mean) <= MIN_ERROR_STD:
         return 0.0, 1.0
     with np.errstate(divide="ignore"):
-        t = difference.mean() / np.sqrt((1 / k + test_to_train) * variance)
+        t = mean / np.float64(error)
     return float(t), float(2 * stats.t.sf(abs(t), k - 1))
+
+
+def _mean_difference(a, b, test_to_train):
+    """Mean of a - b over k folds, its corrected standard error (NaN for one fold), and k."""
+    difference = np.asarray(a, float) - np.asarray(b, float)
+    k = len(difference)
+    return difference.mean(), np.sqrt((1 / k + test_to_train) * difference.var(ddof=1)) if k > 1 else np.nan, k
 
 
 def corrected_interval(a, b, test_to_train, level=0.95):
@@ -126,12 +133,11 @@ def corrected_interval(a, b, test_to_train, level=0.95):
     Returns:
         (low, high); (nan, nan) for fewer than two folds.
     """
-    difference = np.asarray(a, float) - np.asarray(b, float)
-    k = len(difference)
+    mean, error, k = _mean_difference(a, b, test_to_train)
     if k < 2:
         return np.nan, np.nan
-    half = stats.t.ppf((1 + level) / 2, k - 1) * np.sqrt((1 / k + test_to_train) * difference.var(ddof=1))
-    return float(difference.mean() - half), float(difference.mean() + half)
+    half = stats.t.ppf((1 + level) / 2, k - 1) * error
+    return float(mean - half), float(mean + half)
 
 
 def wilcoxon(a, b):
@@ -161,7 +167,19 @@ def holm(p_values):
 
 
 TESTS = ("p", "p_corrected", "p_wilcoxon")  # the p values among COMPARED
-COMPARED = ("mae_a", "mae_b", "difference", "low", "high", "n_folds", "t", "p", "t_corrected", "p_corrected", "p_wilcoxon")
+COMPARED = (
+    "mae_a",
+    "mae_b",
+    "difference",
+    "difference_low",
+    "difference_high",
+    "n_folds",
+    "t",
+    "p",
+    "t_corrected",
+    "p_corrected",
+    "p_wilcoxon",
+)
 
 
 def with_holm(table):
@@ -212,9 +230,6 @@ def power_law(rows, errors):
     return float(m), float(np.exp(log_a))
 
 
-ALL = "all"  # in place of a dataset: all of them together
-
-
 def compare_nested(scores, model, against):
     """Two models on training subsets of several datasets, where the cells (dataset, size) are not independent.
 
@@ -240,16 +255,16 @@ def compare_nested(scores, model, against):
     both["ratio"] = np.log(both["mae"] / both["other"])
     cells = both.groupby(["dataset", "size"], sort=False)[["mae", "other"]].mean().reset_index()
     cells["won"] = cells["mae"] < cells["other"]
-    rows = []
+    rows, means = [], []
     for dataset, part in both.groupby("dataset", sort=False):
         folds = part.groupby("fold")["ratio"].mean().to_numpy()
         own = cells[cells["dataset"] == dataset]
+        means.append(folds.mean())
         found = mean_ratio(folds, part["n"].mean() / part["pool_rows"].mean())
         rows.append({"dataset": dataset, "cells": len(own), "wins": own["won"].sum()} | found)
     if not rows:
         return pd.DataFrame(columns=NESTED)
-    means = np.log1p([row["change"] / 100 for row in rows])
-    rows.append({"dataset": ALL, "cells": len(cells), "wins": cells["won"].sum()} | mean_ratio(means, 0.0))
+    rows.append({"dataset": ALL, "cells": len(cells), "wins": cells["won"].sum()} | mean_ratio(np.array(means), 0.0))
     rows[-1]["p_flip"] = sign_flip(means)
     table = pd.DataFrame(rows)
     table["p_cells"] = [stats.binomtest(int(w), int(n)).pvalue for w, n in zip(table["wins"], table["cells"], strict=True)]

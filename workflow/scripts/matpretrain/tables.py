@@ -1,5 +1,6 @@
 """Tables for readers."""
 
+ALL = "all"  # in place of a dataset: all of them together
 ENSEMBLE = "-ensemble"  # ends the name of a network's ensemble in tables
 
 
