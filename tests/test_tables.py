@@ -208,11 +208,11 @@ def test_tests_against_the_network_without_pretraining():
 
 
 def test_maes_far_from_the_best_are_numbers():
-    rows = [("a", "roost", 2.0, 1.5), ("a", "rf", 2.5, 3.0), ("a", "dummy", 9.0, np.nan), ("b", "rf", 5.0, np.nan)]
+    rows = [("a", "roost", 2.0, 1.5), ("a", "rf", 2.5, 3.6), ("a", "dummy", 9.0, np.nan), ("b", "rf", 5.0, np.nan)]
     table = pd.DataFrame(rows, columns=["dataset", "model", "mae_mean", "paper_mean"]).assign(mae_std=0.1)
     figure = plots.mae_points(table, LABELS, {"a": "eV", "b": "eV"})
     alloys, borides = figure.axes[:2]
-    assert [t.get_text() for t in alloys.texts] == ["paper 3", "9"]
+    assert [t.get_text() for t in alloys.texts] == ["paper 3.6", "9"]
     assert [t.get_text() for t in borides.texts] == ["not run", "not run"]
     assert alloys.get_xlim()[1] < 3 and [t.get_text() for t in alloys.get_yticklabels()] == ["Roost", "RF", "dummy"]
     diamonds = [line for line in alloys.lines if line.get_marker() == "D"]
