@@ -21,7 +21,8 @@ from scipy.stats import linregress
 from matpretrain import graphs, megnet, roost
 from matpretrain.composition import matscholar_vectors, parse_formulas, take
 from matpretrain.crystal import read_structures
-from matpretrain.magpie import element_tables, magpie_features
+from matpretrain.elements import element_tables
+from matpretrain.magpie import magpie_features
 from matpretrain.megnet_graphs import CrystalInputs
 from matpretrain.sources import STRUCTURES, read_embedded
 

@@ -18,7 +18,8 @@ if __name__ == "__main__":
     from pymatgen.core import Composition
 
     from matpretrain.composition import parse_formulas
-    from matpretrain.magpie import element_tables, magpie_features
+    from matpretrain.elements import element_tables
+    from matpretrain.magpie import magpie_features
 
     formulas = pd.read_csv(options.table, keep_default_na=False)["formula"].tolist()
     element_tables()

@@ -4,9 +4,9 @@ import numpy as np
 
 from matpretrain.composition import N_ELEMENTS, matscholar_vectors
 from matpretrain.crystal import cgcnn_vectors
+from matpretrain.elements import element_tables
 from matpretrain.files import atomic_path
 from matpretrain.jobs import job
-from matpretrain.magpie import element_tables
 
 
 def magpie_properties():
