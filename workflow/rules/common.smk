@@ -9,6 +9,7 @@ from matpretrain import registries
 from matpretrain.configuration import check, set_environment
 from matpretrain.files import DataError
 from matpretrain.provenance import fingerprint, reads, stacks, structures_read
+from matpretrain.splits import SPLIT
 from matpretrain.unfinished import keep_unfinished
 
 try:
@@ -366,8 +367,7 @@ def recorded_tasks(model):
 
 def matbench_tasks(model):
     """Matbench tasks of the benchmark, with their official folds, that a model runs on."""
-    own = ("n_folds", "split", "split_seed", "test_fraction")
-    own += ("log10", "one_per_composition")
+    own = (*SPLIT, "log10", "one_per_composition")
     entries = config["datasets"]
     return [
         d

@@ -21,10 +21,9 @@ from matpretrain.files import DataError, atomic_path, check_hash, write_csv
 from matpretrain.graphs import KNOWN
 from matpretrain.jobs import job
 from matpretrain.sources import read_download, read_embedded, registered
-from matpretrain.splits import fold_numbers
+from matpretrain.splits import SPLIT, fold_numbers
 
 NAMED = 20  # dropped rows whose ids are printed
-SPLIT = ("n_folds", "split", "split_seed", "test_fraction")  # keys of an entry that give it other folds than the official ones
 
 
 def read(name, entry, path, kind):

@@ -11,7 +11,7 @@ from math import isfinite
 import numpy as np
 
 N_ELEMENTS = 118
-LEAST = 1e-30  # atomic fraction; smaller ones vanish in float32
+LEAST = 1e-30  # atomic fraction; a mole has 6e23 atoms, so that smaller ones are none
 MISREAD = re.compile(  # what pymatgen would take for something else, in silence
     r"(?P<hydrate>(?<![A-Za-z)\]}]0)[.*·•]\s*\d[\d.]*\s*\(?(?:[HD]2O|NH3)\)?$)"  # CuSO4.5H2O: it reads O5.5 (Na0.5H2O is none)
     r"|(?P<state>[(\[](?:I{2,3}|IV|VI{1,3}|[IV](?=.(?!\d)))[)\]])"  # Fe(III)O: it reads iodine (as (I)2 is meant)

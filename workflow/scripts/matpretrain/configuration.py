@@ -11,6 +11,7 @@ import yaml
 from matpretrain.files import DataError
 from matpretrain.provenance import reads
 from matpretrain.registries import check_registries, refuse
+from matpretrain.splits import SPLIT
 
 ALLOCATOR = "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=40000000000:glibc.malloc.hugetlb=1"
 SOURCES = {
@@ -146,7 +147,7 @@ def _check_files(config, package):
         for name, entry in config[kind].items():
             if "csv" in entry and not Path(entry["csv"]).exists():
                 refuse(f"{kind}.{name}.csv", f"{entry['csv']}: no such file; correct the path")
-            for key in ("sha256", "n_folds", "split", "split_seed", "test_fraction"):
+            for key in ("sha256", *SPLIT):
                 if kind == "datasets" and key in entry and Path(entry.get("csv", "")).is_dir() and "csv" in entry:
                     refuse(f"datasets.{name}.{key}", "the files of a folder keep their own split and have no hash; remove it")
     for kind in ("models", "pretraining"):

@@ -23,9 +23,7 @@ UNREADABLE = (ValueError, OSError, EOFError, ImportError, zlib.error, lzma.LZMAE
 REGISTRY = "name the right column in the registry"
 GIVEN = {"train.csv": NEVER_TESTED, "val.csv": NEVER_TESTED, "test.csv": 0}  # files of a split that comes with the data: fold
 LARGEST = 1e100  # of targets
-
-
-TEXT = {"dtype": str, "keep_default_na": False, "skip_blank_lines": False, "header": None}
+TEXT = {"dtype": str, "keep_default_na": False, "skip_blank_lines": False, "header": None}  # how pandas reads a CSV as it is
 
 
 def _breaks(table):

@@ -20,7 +20,15 @@ MIN_ROWS, FOLDS = 50, 5
 
 
 def check_size(path, groups, remedy, rows="rows"):
-    """Raise DataError where there are too few rows, or rows of other compositions (labels `groups` [n]), for `neighbour_r2`."""
+    """Whether rows are enough for `neighbour_r2`.
+
+    Args:
+        path: file that they come from, for the message, as `remedy` and what `rows` are called.
+        groups: [n] labels, one per composition.
+
+    Raises:
+        DataError: too few rows, compositions, or rows beside those of the commonest composition.
+    """
     if len(groups) < MIN_ROWS:
         raise DataError(f"{path}: {len(groups)} {rows}, a map needs at least {MIN_ROWS}; {remedy}")
     if (distinct := len(np.unique(groups))) < FOLDS:

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from matpretrain.composition import Compositions, known_elements
 from matpretrain.files import DataError
 from matpretrain.objectives import SUPERVISED
+from matpretrain.outputs import smoothing
 from matpretrain.provenance import write_json
 from matpretrain.recipe import Recipe
 from matpretrain.weights import save_weights
@@ -169,8 +170,7 @@ def _load_seed(folder):
             raise KeyError(missing[0])
         if record["loss"] not in SUPERVISED:
             raise ValueError(f"its loss is {record['loss']}")
-        if "energy" in record:
-            np.asarray(record["energy"], float)[:1], float(record["resolution"] or 0)
+        smoothing(record)  # its energies and resolution can be read
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
         raise DataError(f"{path}: no record of a trained network ({error}); train again or correct the path") from None
     own = {f"fold{fold}.{name}": tensor for fold, net in networks.items() for name, tensor in _own(net.state_dict()).items()}

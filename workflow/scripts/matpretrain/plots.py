@@ -207,12 +207,16 @@ def mae_points(table, labels, units):
         axes.grid(axis="y", color="0.93", lw=0.6)
     grid[0, 0].set_yticks(range(len(models)), [labels.get(m, m) for m in models])
     grid[0, 0].set_ylim(len(models) - 0.5, -0.5)
-    for axes in list(grid.flat)[len(datasets) :]:
-        axes.axis("off")
-    diamonds = "; diamonds: the paper's" if table["paper_mean"].notna().any() else ""
-    figure.supxlabel(f"mean ± standard deviation over folds{diamonds}", fontsize="small")
-    sns.despine(figure)
+    finish(figure, grid, len(datasets), "mean ± standard deviation over folds", table["paper_mean"])
     return figure
+
+
+def finish(figure, grid, n, words, paper):
+    """Take the panels after the n-th away and write below the figure what is drawn, diamonds too where the paper has values [..]."""
+    for axes in list(grid.flat)[n:]:
+        axes.axis("off")
+    figure.supxlabel(words + "; diamonds: the paper's" * bool(paper.notna().any()), fontsize="small")
+    sns.despine(figure)
 
 
 def gains(table, labels):
@@ -244,11 +248,8 @@ def gains(table, labels):
             axes.annotate(f"of {n}", (0.98, datasets.index(ALL)), **AT_RIGHT, xycoords=axes.get_yaxis_transform())
     grid[0, 0].set_yticks(np.arange(len(datasets)), ["mean" if d == ALL else labels.get(d, d) for d in datasets])
     grid[0, 0].invert_yaxis()
-    for axes in list(grid.flat)[len(models) :]:
-        axes.axis("off")
-    diamonds = "; diamonds: the paper's" if table["paper_change"].notna().any() else ""
-    figure.supxlabel(f"change of MAE by pretraining (%; left of zero it helps) and 95 % interval{diamonds}", fontsize="small")
-    sns.despine(figure)
+    words = "change of MAE by pretraining (%; left of zero it helps) and 95 % interval"
+    finish(figure, grid, len(models), words, table["paper_change"])
     return figure
 
 

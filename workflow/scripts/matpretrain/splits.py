@@ -6,6 +6,7 @@ import pandas as pd
 from matpretrain.files import DataError
 
 MATBENCH_SEED = 18012019  # random state of the official Matbench v0.1 folds
+SPLIT = ("n_folds", "split", "split_seed", "test_fraction")  # keys of a dataset that give it other folds than the official ones
 NEVER_TESTED = -1  # fold of a row that is in no test part
 
 

@@ -169,9 +169,16 @@ def train_members(members, say, state=None):
 
     Args:
         members: list of (Training, outer fold). The Trainings differ at most in seed, weights, initial and name.
+        say: function of a line of progress.
+        state: file of the training state, or None to keep none.
 
     Returns:
-        For each of them its prediction rows and history as data frames, and what is kept of the network.
+        For each of them its prediction rows (Training.rows with fold, seed, part; in the unit of the target) and history as data
+        frames, and what is kept of the network (members.keep).
+
+    Raises:
+        Diverged, Stopped: as fit_cohort.
+        DataError: as initial_network.
     """
     training = members[0][0]
     recipe, device, target, record = training.recipe, training.device, training.target, training.record()
@@ -185,7 +192,7 @@ def train_members(members, say, state=None):
     scaled = np.stack([(target - m) / s for m, s in zip(mean, std, strict=True)])
     scaled = torch.as_tensor(scaled, dtype=torch.float32, device=device)  # [members, n, T]
     member = torch.arange(len(members), device=device)[:, None]
-    cohort = Cohort([initial_network(fold, own, record["n_outputs"], say) for own, fold in members])
+    cohort = Cohort([initial_network(own, fold, say) for own, fold in members])
 
     def losses(cohort, rows):
         rows, fills = level(rows)
@@ -239,10 +246,14 @@ def train_members(members, say, state=None):
     return results
 
 
-def initial_network(fold, training, n_outputs, say):
-    """The network with which the training of a fold begins, on the device."""
+def initial_network(training, fold, say):
+    """The network with which the training of an outer fold begins, on the device; of the first one `say` tells where it starts.
+
+    Raises:
+        DataError: weights to start from that are not those of such a network.
+    """
     torch.manual_seed(1000 * training.seed + fold)
-    model = training.network().Model(**training.arguments, n_outputs=n_outputs)
+    model = training.network().Model(**training.arguments, n_outputs=training.record()["n_outputs"])
     if training.weights:
         load_weights(model.encoder, training.weights, say if fold == 0 else None)
     if training.initial:
