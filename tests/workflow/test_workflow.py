@@ -125,6 +125,23 @@ def test_pretraining_leaves_an_encoder_that_loads_and_is_where_finetuning_starts
     assert "loaded" not in (finished.folder / "logs/finetune/mine/roost/seed0.log").read_text()
 
 
+def test_a_strategy_with_a_seed_of_its_own_is_another_encoder(finished):
+    strategies = {
+        "ssl": {"corpus": "ours"},
+        "ssl-1": {"encoder": "roost", "corpus": "ours", "tasks": {"barlow_twins": {}}, "seed": 1},
+    }
+    arguments = write_config(finished.folder, pretraining=strategies)
+    target = "results/pretrain/ssl-1/encoder.json"
+    assert finished.planned(*arguments, "--", target) == ["pretrain"]
+    finished.make(*arguments, "--", target)
+    assert finished.planned(*arguments) == []  # what the others start from stays
+    write_config(finished.folder)
+    folders = [finished.folder / "results/pretrain" / name for name in ("ssl", "ssl-1")]
+    assert [json.loads((folder / "encoder.json").read_text())["seed"] for folder in folders] == [0, 1]
+    first, second = ((folder / "epochs/0000.safetensors").read_bytes() for folder in folders)
+    assert first != second
+
+
 def test_validation_rows_are_never_test_rows(finished):
     table = read_csv(finished.folder / "results/finetune/mine/roost/predictions.csv")
     for _, group in table.groupby(["seed", "fold"]):
