@@ -114,6 +114,13 @@ def test_intervals_belong_to_the_tests():
     assert np.isnan(statistics.corrected_interval([1.0], [2.0], 0.25)).all()
 
 
+def test_a_prediction_interval_holds_one_more_draw_as_often_as_it_says():
+    draws = np.random.default_rng(0).normal(3.0, 2.0, size=(4000, 6))
+    low, high = np.array([statistics.prediction_interval(row[:5]) for row in draws]).T
+    assert ((low < draws[:, 5]) & (draws[:, 5] < high)).mean() == pytest.approx(0.95, abs=0.01)
+    assert np.isnan(statistics.prediction_interval([1.0])).all()
+
+
 def test_identical_and_constant_differences():
     a = np.array([1.0, 2.0, 3.0])
     assert statistics.paired_t(a, a) == (0.0, 1.0)

@@ -7,7 +7,9 @@ import sys
 
 import pytest
 from runs import COLUMNS, MODELS, NEW, error_line, write_config, write_csv_of_60
+from safetensors.torch import load_file
 
+from matpretrain import roost
 from matpretrain.files import read_csv
 
 
@@ -57,7 +59,9 @@ def test_every_product_is_there_and_consistent(finished):
         "parity/mine/rf-magpie.png", "parity/mine/rf-onehot.png", "parity/mine/roost-ssl.png", "parity/mine/roost.png",
     ]  # fmt: skip
     probes = read_csv(results / "tables/probes.csv")
-    assert probes["epoch"].tolist() == [0, 1, 2] and set(probes["pretraining"]) == {"ssl"}
+    assert probes["epoch"].tolist() == [0, 1, 2, *[0] * 9] and set(probes["pretraining"]) == {"ssl"}
+    before = probes[probes["epoch"] == 0]
+    assert sorted(before["seed"]) == list(range(10)) and before["mae_mean"].nunique() == 10
     folders = {path.parent for path in results.rglob("*") if path.suffix in (".csv", ".npy", ".npz", ".png", ".safetensors")}
     for folder in folders - {results / "pretrain/ssl/epochs"}:
         for path in list(folder.glob("*provenance.json")) or pytest.fail(f"{folder} has no record"):
@@ -126,6 +130,8 @@ def test_pretraining_leaves_an_encoder_that_loads_and_is_where_finetuning_starts
 
 
 def test_a_strategy_with_a_seed_of_its_own_is_another_encoder(finished):
+    import probe_encoder
+
     strategies = {
         "ssl": {"corpus": "ours"},
         "ssl-1": {"encoder": "roost", "corpus": "ours", "tasks": {"barlow_twins": {}}, "seed": 1},
@@ -138,8 +144,12 @@ def test_a_strategy_with_a_seed_of_its_own_is_another_encoder(finished):
     write_config(finished.folder)
     folders = [finished.folder / "results/pretrain" / name for name in ("ssl", "ssl-1")]
     assert [json.loads((folder / "encoder.json").read_text())["seed"] for folder in folders] == [0, 1]
-    first, second = ((folder / "epochs/0000.safetensors").read_bytes() for folder in folders)
-    assert first != second
+    first, second = (load_file(folder / "epochs/0000.safetensors") for folder in folders)
+    drawn = probe_encoder.untrained(roost, {"element_vectors": second["element_vectors"]}, {}, seed=1).state_dict()
+    assert all(
+        drawn[name].equal(second[name]) for name in second
+    )  # what probes call untrained is what a pretraining begins with
+    assert not all(first[name].equal(second[name]) for name in second)
 
 
 def test_validation_rows_are_never_test_rows(finished):

@@ -140,6 +140,23 @@ def corrected_interval(a, b, test_to_train, level=0.95):
     return float(mean - half), float(mean + half)
 
 
+def prediction_interval(values, level=0.95):
+    """Interval (low, high) that one more draw from the normal distribution of some values [n] falls into: mean ± t s sqrt(1 + 1/n).
+
+    Args:
+        level: how often it does.
+
+    Returns:
+        (low, high); (nan, nan) for fewer than two values.
+    """
+    values = np.asarray(values, float)
+    n = len(values)
+    if n < 2:
+        return np.nan, np.nan
+    half = stats.t.ppf((1 + level) / 2, n - 1) * values.std(ddof=1) * np.sqrt(1 + 1 / n)
+    return float(values.mean() - half), float(values.mean() + half)
+
+
 def wilcoxon(a, b):
     """Wilcoxon signed-rank test over folds, two-sided. Returns (statistic, p); five folds cannot go below p = 0.0625.
 
