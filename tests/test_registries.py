@@ -171,6 +171,11 @@ STARTS = [
         "models.mine.elements: onehot, but matscholar in pretraining.ssl, from whose weights it starts; give both the same",
     ),
     (
+        "A second encoder with other element vectors than the first",
+        model(encoder="roost", pretraining=["ssl", "untrained-onehot"]),
+        "models.mine.elements: matscholar, but onehot in pretraining.untrained-onehot, from whose weights it starts; give",
+    ),
+    (
         "A network that starts from one with other arguments",
         model(encoder="finder", initial="finder-structure", arguments={"layers": 3}),
         "models.mine.arguments.layers: 3, but 2 in models.finder-structure",

@@ -7,6 +7,7 @@ from matpretrain.sources import read_embedded
 
 FAST = {"epochs": 2}
 MODELS = ["roost", "roost-ssl", "rf-magpie", "rf-roost-ssl", "rf-onehot", "dummy"]
+SMALL_FORESTS = {m: {"arguments": {"trees": 20}} for m in MODELS if m.startswith("rf-")}
 NEW = {"csv": "mine.csv", "dataset": "mine", "model": "roost"}
 COLUMNS = ["id", "fold", "seed", "part", "target", "prediction", "aleatoric_std", "epistemic_std"]
 
@@ -25,7 +26,7 @@ def write_config(folder, **changes):
         "corpora": {"ours": {"kind": "union", "of": ["mine"]}},
         "pretraining_recipe": {**FAST, "batch_size": 16},
         "pretraining": {"ssl": {"corpus": "ours"}},
-        "models": {m: {"arguments": {"trees": 20}} for m in MODELS if m.startswith("rf-")},
+        "models": SMALL_FORESTS,
         **changes,
     }
     (folder / "my.yaml").write_text(yaml.safe_dump(config))

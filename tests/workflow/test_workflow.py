@@ -6,11 +6,23 @@ import subprocess
 import sys
 
 import pytest
-from runs import COLUMNS, MODELS, NEW, error_line, write_config, write_csv_of_60
+import runs
+from runs import COLUMNS, MODELS, NEW, SMALL_FORESTS, error_line, write_csv_of_60
 from safetensors.torch import load_file
 
 from matpretrain import roost
 from matpretrain.files import read_csv
+
+SSL_1 = {"encoder": "roost", "corpus": "ours", "tasks": {"barlow_twins": {}}, "seed": 1}
+
+
+def write_config(folder, **changes):
+    """The configuration of runs.py, in which the second seed of Roost-SSL starts from an encoder of its own."""
+    several = {
+        "pretraining": {"ssl": {"corpus": "ours"}, "ssl-1": SSL_1},
+        "models": SMALL_FORESTS | {"roost-ssl": {"pretraining": ["ssl", "ssl-1"]}},
+    }
+    return runs.write_config(folder, **several | changes)
 
 
 def edit_module(checkout, name, old, new):
@@ -59,11 +71,13 @@ def test_every_product_is_there_and_consistent(finished):
         "parity/mine/rf-magpie.png", "parity/mine/rf-onehot.png", "parity/mine/roost-ssl.png", "parity/mine/roost.png",
     ]  # fmt: skip
     probes = read_csv(results / "tables/probes.csv")
-    assert probes["epoch"].tolist() == [0, 1, 2, *[0] * 9] and set(probes["pretraining"]) == {"ssl"}
-    before = probes[probes["epoch"] == 0]
-    assert sorted(before["seed"]) == list(range(10)) and before["mae_mean"].nunique() == 10
+    assert list(probes["pretraining"].unique()) == ["ssl", "ssl-1"]
+    for _, part in probes.groupby("pretraining"):
+        assert part["epoch"].tolist() == [0, 1, 2, *[0] * 9]
+        before = part[part["epoch"] == 0]
+        assert sorted(before["seed"]) == list(range(10)) and before["mae_mean"].nunique() == 10
     folders = {path.parent for path in results.rglob("*") if path.suffix in (".csv", ".npy", ".npz", ".png", ".safetensors")}
-    for folder in folders - {results / "pretrain/ssl/epochs"}:
+    for folder in folders - {results / f"pretrain/{name}/epochs" for name in ("ssl", "ssl-1")}:
         for path in list(folder.glob("*provenance.json")) or pytest.fail(f"{folder} has no record"):
             record = json.loads(path.read_text())
             assert record["device"] and record["code_version"] and record["versions"]["torch"] and record["outputs"]
@@ -124,26 +138,17 @@ def test_pretraining_leaves_an_encoder_that_loads_and_is_where_finetuning_starts
     assert history["loss"].iloc[-1] < history["loss"].iloc[0]
     assert sorted(p.name for p in (folder / "epochs").glob("*.safetensors")) == [f"000{k}.safetensors" for k in range(3)]
     assert not list((finished.folder / "results").rglob(".state"))
-    log = (finished.folder / "logs/finetune/mine/roost-ssl/seed0.log").read_text()
-    assert "loaded all" in log and "results/pretrain/ssl/encoder.safetensors" in log
     assert "loaded" not in (finished.folder / "logs/finetune/mine/roost/seed0.log").read_text()
 
 
-def test_a_strategy_with_a_seed_of_its_own_is_another_encoder(finished):
+def test_seeds_start_from_one_encoder_each(finished):
     import probe_encoder
 
-    strategies = {
-        "ssl": {"corpus": "ours"},
-        "ssl-1": {"encoder": "roost", "corpus": "ours", "tasks": {"barlow_twins": {}}, "seed": 1},
-    }
-    arguments = write_config(finished.folder, pretraining=strategies)
-    target = "results/pretrain/ssl-1/encoder.json"
-    assert finished.planned(*arguments, "--", target) == ["pretrain"]
-    finished.make(*arguments, "--", target)
-    assert finished.planned(*arguments) == []  # what the others start from stays
-    write_config(finished.folder)
     folders = [finished.folder / "results/pretrain" / name for name in ("ssl", "ssl-1")]
     assert [json.loads((folder / "encoder.json").read_text())["seed"] for folder in folders] == [0, 1]
+    for seed, folder in enumerate(folders):
+        log = (finished.folder / f"logs/finetune/mine/roost-ssl/seed{seed}.log").read_text()
+        assert "loaded all" in log and f"results/pretrain/{folder.name}/encoder.safetensors" in log
     first, second = (load_file(folder / "epochs/0000.safetensors") for folder in folders)
     drawn = probe_encoder.untrained(roost, {"element_vectors": second["element_vectors"]}, {}, seed=1).state_dict()
     assert all(
@@ -208,7 +213,7 @@ def test_a_comment_reruns_nothing_and_a_formula_what_uses_it(finished):
         finished, "matpretrain/roost.py", "F.relu(self.linear(x)) + self.skip(x)", "F.relu(self.linear(x)) - self.skip(x)"
     )
     planned = finished.planned(*finished.arguments)
-    assert planned.count("pretrain") == 1 and planned.count("finetune") == 4
+    assert planned.count("pretrain") == 2 and planned.count("finetune") == 4
     assert planned.count("fit_baseline") == 1  # the forest on the frozen encoder
     assert not {"prepare_dataset", "prepare_corpus", "featurize_magpie", "export_elements"} & set(planned)
     edit_module(

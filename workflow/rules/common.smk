@@ -41,11 +41,11 @@ def grown(amount):
     return lambda wildcards, attempt: amount * attempt
 
 
-def pretraining_of(model):
-    """The strategy whose encoder a network starts from, or whose frozen encoder feeds a baseline; None without one."""
+def strategies_of(model):
+    """Strategies whose encoders the seeds of a network start from in turn, or whose frozen encoder feeds a baseline."""
     entry = config["models"][model]
-    name = entry.get("pretraining", entry.get("features"))
-    return name if name in config["pretraining"] else None
+    names = [*registries.starts(entry), entry.get("features")]
+    return [name for name in names if name in config["pretraining"]]
 
 
 def made_of(model):
@@ -58,13 +58,14 @@ def scratch_of(model):
     """The network of the benchmark with the same encoder and element vectors and no pretraining; None without one."""
 
     same = [m for m in TRAINED if made_of(m) == made_of(model)]
-    return next((m for m in same if not pretraining_of(m)), None)
+    return next((m for m in same if not strategies_of(m)), None)
 
 
 def elements_of(entry):
     """Element vectors of a pretraining strategy or of a network; a network has those of its encoder."""
-    start = config["pretraining"].get(entry.get("pretraining"), {})
-    return entry.get("elements", start.get("elements", registries.ELEMENTS))
+    encoders = [config["pretraining"][name] for name in registries.starts(entry)]
+    elements = [start.get("elements", registries.ELEMENTS) for start in encoders]
+    return entry.get("elements", elements[0] if elements else registries.ELEMENTS)
 
 
 def arguments_of(model):
@@ -87,10 +88,10 @@ def resolution_of(dataset):
     return config["enz"]["resolution"] if dataset in SPECTRAL else None
 
 
-PRETRAINED = [m for m in TRAINED if pretraining_of(m)]
-FROZEN = [m for m in MODELS if m in BASELINES and pretraining_of(m)]
+PRETRAINED = [m for m in TRAINED if strategies_of(m)]
+FROZEN = [m for m in MODELS if m in BASELINES and strategies_of(m)]
 # Linear probes follow the encoders of these strategies on these datasets.
-STRATEGIES = list(dict.fromkeys(pretraining_of(m) for m in PRETRAINED + FROZEN))
+STRATEGIES = dict.fromkeys(s for m in PRETRAINED + FROZEN for s in strategies_of(m))
 STRATEGIES = [s for s in STRATEGIES if config["pretraining"][s]["tasks"]]
 PROBED = [d for d in config["benchmark"]["probes"] if d in DATASETS]
 
@@ -241,9 +242,9 @@ def group_of(wildcards):
     return together(wildcards.dataset, wildcards.subset, wildcards.model)
 
 
-def pretrained_of(wildcards):
-    """Those of them that start from a pretrained encoder."""
-    return [m for m in group_of(wildcards) if pretraining_of(m)]
+def runs_of(wildcards):
+    """(model, seed) of all networks of that job."""
+    return [(m, s) for m in group_of(wildcards) for s in seeds_of(wildcards.dataset, m)]
 
 
 def task_targets(wildcards):
@@ -272,10 +273,10 @@ def subset_size(wildcards):
     return wildcards.subset[1:].replace("pct", "%") or None
 
 
-def encoder_file(model):
-    """The pretrained encoder from which a network starts."""
-    strategy = config["models"][model]["pretraining"]
-    return f"results/pretrain/{strategy}/encoder.safetensors"
+def encoder_file(model, seed):
+    """The pretrained encoder from which a seed of a network starts."""
+    names = strategies_of(model)
+    return f"results/pretrain/{names[seed % len(names)]}/encoder.safetensors"
 
 
 def start(wildcards):
@@ -285,8 +286,8 @@ def start(wildcards):
     entry = config["models"][wildcards.model]
     if folds := trained_together(wildcards):
         return {"together": folds}
-    if "pretraining" in entry:
-        return {"weights": encoder_file(wildcards.model)}
+    if registries.starts(entry):
+        return {"weights": encoder_file(wildcards.model, int(wildcards.seed))}
     if "initial" in entry:
         run = f"{wildcards.dataset}{wildcards.subset}/{entry['initial']}/seed{wildcards.seed}"
         return {"initial": f"results/finetune/{run}/weights.safetensors"}

@@ -63,7 +63,9 @@ rule finetune_together:
         unpack(network_inputs),
         table=rules.prepare_dataset.output.table,
         compositions=rules.prepare_dataset.output.compositions,
-        weights=lambda w: [encoder_file(m) for m in pretrained_of(w)],
+        weights=lambda w: [
+            encoder_file(m, s) for m, s in runs_of(w) if strategies_of(m)
+        ],
     output:
         directory("results/together/{dataset}{subset}/{model}/folds"),
     log:
@@ -80,10 +82,8 @@ rule finetune_together:
         runtime=grown(1440),
         gpu=1,
     params:
-        runs=lambda w: [
-            (m, seed) for m in group_of(w) for seed in seeds_of(w.dataset, m)
-        ],
-        pretrained=lambda w: pretrained_of(w),
+        runs=runs_of,
+        pretrained=lambda w: [run for run in runs_of(w) if strategies_of(run[0])],
         encoder=lambda w: config["models"][w.model]["encoder"],
         arguments=lambda w: arguments_of(w.model),
         recipe=lambda w: recipe_of(w.dataset, w.model),

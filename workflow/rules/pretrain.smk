@@ -161,7 +161,7 @@ rule crystals:
                 p
                 for p in OF_CRYSTALS
                 if any(
-                    config["models"][m].get("pretraining") == p
+                    p in strategies_of(m)
                     for study in config["subsets"].values()
                     for m in study["models"]
                 )

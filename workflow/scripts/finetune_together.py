@@ -19,10 +19,11 @@ if __name__ == "__main__":
         p, files, out = snakemake.params, snakemake.input, Path(snakemake.output[0])
         with claim_device(snakemake.config["device"], say) as device:
             state = say.enter(kept_state(snakemake, out.parent, device, say))
-            weights = dict(zip(p.pretrained, files.get("weights", []), strict=True))
+            weights = dict(zip(map(tuple, p.pretrained), files.get("weights", []), strict=True))
             first = of_job(snakemake, device, seed=0, weights=None, cohort=p.cohort)
             trainings = [
-                replace(first, seed=seed, weights=weights.get(model), name=f"{model}/seed{seed}") for model, seed in p.runs
+                replace(first, seed=seed, weights=weights.get((model, seed)), name=f"{model}/seed{seed}")
+                for model, seed in p.runs
             ]
             finetune(trainings, snakemake.threads, say, state)
             say.note(device=describe(device))

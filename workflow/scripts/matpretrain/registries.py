@@ -54,6 +54,12 @@ def check_registries(config):
     _check_runs(config)
 
 
+def starts(entry):
+    """Strategies whose encoders a model starts from: its seeds take them in turn; none from scratch."""
+    named = entry.get("pretraining", [])
+    return [named] if isinstance(named, str) else named
+
+
 def recipe_of(config, dataset, encoder):
     """How a network is trained on a dataset: the recipe, with the keys that differ for its encoder, for spectra and for the dataset.
 
@@ -124,8 +130,7 @@ def _check_references(config):
     for model, entry in config["models"].items():
         if "initial" in entry:
             references.append((f"models.{model}.initial", entry["initial"], ["models"]))
-        if "pretraining" in entry:
-            references.append((f"models.{model}.pretraining", entry["pretraining"], ["pretraining"]))
+        references += [(f"models.{model}.pretraining", name, ["pretraining"]) for name in starts(entry)]
         if entry.get("features", "none") not in FIXED_FEATURES:
             references.append((f"models.{model}.features", entry["features"], ["pretraining"]))
     for prediction, entry in config["predict"].items():
@@ -255,15 +260,11 @@ def _check_models(config):
             refuse(
                 f"{key}.encoder", f"{entry['encoder']} is no network: its module has no {error.args[0]}; name another or add it"
             )
-        if "pretraining" in entry:
-            other = config["pretraining"][entry["pretraining"]]
+        for strategy in starts(entry):
+            other, first = (config["pretraining"][k] for k in (strategy, starts(entry)[0]))
             if other["encoder"] != entry["encoder"]:
-                refuse(
-                    f"{key}.pretraining",
-                    f"{entry['pretraining']} pretrains {other['encoder']}, not {entry['encoder']}; name another",
-                )
-            elements = other.get("elements", ELEMENTS)
-            _check_start(key, entry, elements, f"pretraining.{entry['pretraining']}", other, "Encoder")
+                refuse(f"{key}.pretraining", f"{strategy} pretrains {other['encoder']}, not {entry['encoder']}; name another")
+            _check_start(key, entry, first.get("elements", ELEMENTS), f"pretraining.{strategy}", other, "Encoder")
         if "initial" in entry:
             other = config["models"][entry["initial"]]
             if not other.get("encoder") == entry["encoder"] == "finder":
@@ -290,7 +291,7 @@ def _check_features(config):
     asked = [("maps.pretraining", name) for name in config["maps"]["pretraining"]]
     asked += [(f"models.{name}.features", entry.get("features")) for name, entry in models.items()]
     if set(benchmark["probes"]) & set(benchmark["datasets"]):
-        asked += [("benchmark.probes", models[name].get("pretraining")) for name in benchmark["models"]]
+        asked += [("benchmark.probes", strategy) for name in benchmark["models"] for strategy in starts(models[name])]
     for key, name in asked:
         if name in config["pretraining"] and structures_read(config["pretraining"][name]):
             remedy = "leave the list empty" if key == "benchmark.probes" else "name another strategy"
