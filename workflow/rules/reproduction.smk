@@ -22,8 +22,8 @@ rule snapshot_reproduction:
             )
         ],
     output:
-        copies=[f"docs/reproduction/{snapshot_name(path)}" for path in SNAPSHOT],
-        provenance="docs/reproduction/provenance.json",
+        copies=[update(f"docs/reproduction/{snapshot_name(path)}") for path in SNAPSHOT],
+        provenance=update("docs/reproduction/provenance.json"),
     log:
         "logs/reproduction.log",
     conda:
