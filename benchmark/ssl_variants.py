@@ -2,7 +2,7 @@
 
 The frozen encoder's outputs are fitted by ridge regression on four fifths of every outer training part and scored on the
 other fifth (MAE, mean over folds); their effective rank is the exponential of the entropy of the eigenvalues of their
-correlations. Prints a row per variant; one thread each.
+correlations. Prints a row per variant and seed; one thread each.
 
 snakemake -c1 -- results/data/mp_transport/compositions.npz results/features/mp_transport/magpie.npy results/data/elements/matscholar.npy \\
     results/data/matbench_{steels,jdft2d,phonons,dielectric}/{table.csv,compositions.npz}
@@ -10,6 +10,7 @@ ssl_variants.py mp_transport matbench_steels matbench_jdft2d matbench_phonons ma
 """
 
 import argparse
+import itertools
 import sys
 import tempfile
 from pathlib import Path
@@ -67,6 +68,7 @@ def main():
     parser.add_argument("datasets", nargs="+")
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="of weights, order and masks; one says little")
     parser.add_argument("--results", type=Path, default=PROJECT / "results")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -79,20 +81,20 @@ def main():
             table["target"].to_numpy(),
             table["fold"].to_numpy(),
         )
-    for name in given.variants:
+    for name, seed in itertools.product(given.variants, given.seeds):
         tasks, keys = VARIANTS[name]
         targets = {task: given.results / f"features/{given.corpus}/{task}.npy" for task in tasks if task != "barlow_twins"}
         with tempfile.TemporaryDirectory() as state:
             encoder, history = pretrain(
                 folder / given.corpus / "compositions.npz", folder / "elements/matscholar.npy", targets, "roost", {}, tasks,
-                Recipe(**recipe | keys), 0.05, 0, "cpu", Path(state), lambda text: None,
+                Recipe(**recipe | keys), 0.05, seed, "cpu", Path(state), lambda text: None,
             )  # fmt: skip
         encoder.eval()
         cells = []
         for dataset, (inputs, target, fold) in data.items():
             features = embed(encoder, inputs)
             cells.append(f"{dataset} {probe(features, target, fold):.4g} (rank {effective_rank(features):.1f})")
-        print(name, *cells, f"loss {history[-1]['loss']:.4g}" if history else "", sep=" | ", flush=True)
+        print(f"{name}, seed {seed}", *cells, f"loss {history[-1]['loss']:.4g}" if history else "", sep=" | ", flush=True)
 
 
 if __name__ == "__main__":
