@@ -3,24 +3,15 @@
 import pytest
 import yaml
 from conftest import PROJECT, overlaid
+from entries import SSL, model, strategy
 
 from matpretrain.configuration import check
-from matpretrain.provenance import parameters, pretext_tasks
 from matpretrain.registries import recipe_of
 
 FAULTS = "Registries: what does not fit together"
-SSL = {"encoder": "roost", "corpus": "mp_transport", "tasks": {"barlow_twins": {}}}
 SPECTRA = {"embedded": "matminer_optical_constants", "energies": [0.5, 12.4, 0.1], "target": "eps", "unit": "unitless"}
 PREDICTION = {"csv": str(PROJECT / "README.md"), "dataset": "matbench_jdft2d"}
 STUDY = {"datasets": ["matbench_steels"], "sizes": [100], "models": ["roost"], "reference": "dummy"}
-
-
-def model(**entry):
-    return {"models": {"mine": {"label": "Mine"} | entry}}
-
-
-def strategy(**entry):
-    return {"pretraining": {"mine": SSL | entry}}
 
 
 def spectra(**entry):
@@ -95,105 +86,6 @@ NAMES = [
             }
         },
         "benchmark.exclude: no run is left; leave out less",
-    ),
-]
-NETWORKS = [
-    (
-        "A baseline that does not exist",
-        model(estimator="forest", features="magpie"),
-        "models.mine.estimator: matpretrain/estimators.py has no function forest; name another or write it",
-    ),
-    (
-        "An argument that a baseline does not have",
-        model(estimator="random_forest", features="magpie", arguments={"tres": 5}),
-        "models.mine.arguments.tres: random_forest has no such argument, it has trees; remove it",
-    ),
-    (
-        "An argument that a network does not have",
-        model(encoder="roost", arguments={"size": "small"}),
-        "models.mine.arguments.size: roost has no such argument, it has none; remove it",
-    ),
-    (
-        "An argument of another network",
-        model(encoder="finder", arguments={"size": "small"}),
-        "models.mine.arguments.size: finder has no such argument, it has mode, layers, attention, readout; remove it",
-    ),
-    (
-        "An argument that an encoder does not have",
-        strategy(arguments={"size": "small"}),
-        "pretraining.mine.arguments.size: roost has no such argument",
-    ),
-    (
-        "A module that is no network",
-        model(encoder="statistics"),
-        "models.mine.encoder: statistics is no network: its module has no Inputs; name another or add it",
-    ),
-    (
-        "A module that has nothing to pretrain",
-        strategy(encoder="statistics"),
-        "pretraining.mine.encoder: statistics cannot be pretrained: its module names no TASKS",
-    ),
-    (
-        "A network that cannot be pretrained",
-        strategy(encoder="finder"),
-        "pretraining.mine.encoder: finder cannot be pretrained",
-    ),
-    (
-        "Element vectors for a network that takes none",
-        model(encoder="megnet", elements="onehot"),
-        "models.mine.elements: megnet takes no element vectors; remove it",
-    ),
-    (
-        "Features for a network",
-        model(encoder="roost", features="magpie"),
-        "models.mine.features: a network has none; remove it",
-    ),
-    (
-        "A pretrained encoder for a baseline, in the key of networks",
-        model(estimator="mean", features="none", pretraining="ssl"),
-        "models.mine.pretraining: a baseline has none; remove it",
-    ),
-]
-STARTS = [
-    (
-        "A network that starts from the encoder of another one",
-        model(encoder="roost", pretraining="cdssl"),
-        "models.mine.pretraining: cdssl pretrains megnet, not roost; name another",
-    ),
-    (
-        "A network of another size than its encoder",
-        model(encoder="megnet", pretraining="cdssl", arguments={"size": "small"}),
-        "models.mine.arguments.size: small, but large in pretraining.cdssl, from whose weights it starts; give both the same",
-    ),
-    (
-        "Other element vectors than those of the encoder",
-        model(encoder="roost", pretraining="ssl", elements="onehot"),
-        "models.mine.elements: onehot, but matscholar in pretraining.ssl, from whose weights it starts; give both the same",
-    ),
-    (
-        "A second encoder with other element vectors than the first",
-        model(encoder="roost", pretraining=["ssl", "untrained-onehot"]),
-        "models.mine.elements: matscholar, but onehot in pretraining.untrained-onehot, from whose weights it starts; give",
-    ),
-    (
-        "A network that starts from one with other arguments",
-        model(encoder="finder", initial="finder-structure", arguments={"layers": 3}),
-        "models.mine.arguments.layers: 3, but 2 in models.finder-structure",
-    ),
-    (
-        "A network that starts from one of another kind",
-        model(encoder="roost", initial="finder"),
-        "models.mine.initial: weights pass between two modes of Finder only",
-    ),
-    (
-        "A loss for pretraining",
-        {"pretraining_recipe": {"loss": "l1"}},
-        "pretraining_recipe.loss: pretraining has the losses of its",
-    ),
-    (
-        "A loss for a strategy",
-        strategy(recipe={"loss": "mse"}),
-        "pretraining.mine.recipe.loss: pretraining has the losses of its",
     ),
 ]
 STRUCTURES = [
@@ -351,7 +243,7 @@ SOURCES = [
 ]
 
 
-@pytest.mark.parametrize(("what", "changes", "line"), [*NAMES, *NETWORKS, *STARTS, *STRUCTURES, *SOURCES])
+@pytest.mark.parametrize(("what", "changes", "line"), [*NAMES, *STRUCTURES, *SOURCES])
 def test_entries_that_do_not_fit_are_refused(fault, what, changes, line, shipped):
     with fault(what, f"config key {line}"):
         check(overlaid(shipped, changes), PROJECT)
@@ -363,20 +255,6 @@ def test_entries_that_do_not_fit_are_refused(fault, what, changes, line, shipped
 def test_shipped_overlays_are_accepted(shipped, overlay):
     path = PROJECT / overlay if "/" in overlay else PROJECT / "docs/reproduction" / overlay
     check(overlaid(shipped, yaml.safe_load(path.read_text())), PROJECT)
-
-
-def test_what_a_network_is_made_from_is_read_off_its_module():
-    import importlib
-    import inspect
-
-    for name in ("roost", "finder", "megnet", "rescnn", "cgcnn"):
-        network = importlib.import_module(f"matpretrain.{name}")
-        for role in ("Model", "Encoder"):
-            assert list(parameters(name, role)) == list(inspect.signature(getattr(network, role)).parameters)
-        assert pretext_tasks(name) == getattr(network, "TASKS", ())
-    assert parameters("finder", "Model")["layers"] == 2 and parameters("finder", "Model")["readout"] is True
-    with pytest.raises(KeyError):
-        parameters("statistics", "Model")
 
 
 def test_keys_of_a_dataset_win_over_those_of_an_encoder_and_of_spectra(shipped):

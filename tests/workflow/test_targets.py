@@ -203,6 +203,17 @@ def test_account_and_partition_of_the_slurm_profile_reach_every_job(checkout):
     assert "slurm_partition=YOURS" in resources["merge_seeds"] and "runtime=30" in resources["merge_seeds"]
 
 
+def test_seeds_take_encoders_in_turn(checkout):
+    write_csv_of_60(checkout.folder)
+    ssl = {"encoder": "roost", "corpus": "ours", "tasks": {"barlow_twins": {}}}
+    strategies = {f"ssl-{k}": ssl | {"seed": k} for k in range(2)}
+    models = {"roost-ssl": {"pretraining": list(strategies)}}
+    seeds = [f"results/finetune/mine/roost-ssl/seed{k}/predictions.csv" for k in range(3)]
+    done = checkout.snakemake("-n", *write_config(checkout.folder, models=models, pretraining=strategies), "--", *seeds)
+    starts = re.findall(r"input: results/pretrain/(ssl-\d)/encoder.safetensors.*\n *output: \S+seed(\d)/", done.text)
+    assert {seed: name for name, seed in starts} == {"0": "ssl-0", "1": "ssl-1", "2": "ssl-0"}, done.text
+
+
 def test_who_trains_together(checkout):
     """Runs with the same parameters on one dataset or subset, but those that are excluded, start from other networks or have spectra; only
     the seeds of a model on a dataset outside the benchmark."""
@@ -236,4 +247,5 @@ def test_who_trains_together(checkout):
     assert "results/structures/aflow_density/graphs.safetensors" in groups["aflow_density/finder-structure"]
     encoder = "results/pretrain/ssl/encoder.safetensors"
     assert {name for name, inputs in groups.items() if encoder in inputs} == {"mine/roost", "mine@20/roost"}
+    assert groups["mine/roost"].split(", ").count(encoder) == 2  # a file for each of two seeds, which the job takes in turn
     assert "pretrain/fl" not in done.text

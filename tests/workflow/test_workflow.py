@@ -201,6 +201,10 @@ def test_runs_that_train_together_predict_what_they_predict_alone(finished, tmp_
         "-n", *write_config(checkout.folder), "--config", "cohort=all", "--", targets[0].replace("roost/", "roost/seed7/")
     )
     assert done.returncode == 0 and "finetune_together" not in done.text
+    other = SMALL_FORESTS | {
+        "roost-ssl": {"pretraining": ["ssl-1", "ssl"]}
+    }  # the same inputs, which Snakemake compares as a set
+    assert "finetune_together" in checkout.planned(*write_config(checkout.folder, models=other), *arguments[2:])
 
 
 def test_a_comment_reruns_nothing_and_a_formula_what_uses_it(finished):

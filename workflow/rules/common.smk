@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow" / "scripts"))
-from matpretrain import registries
+from matpretrain import networks, registries
 from matpretrain.configuration import check, set_environment
 from matpretrain.files import DataError
 from matpretrain.provenance import fingerprint, reads, stacks, structures_read
@@ -44,7 +44,7 @@ def grown(amount):
 def strategies_of(model):
     """Strategies whose encoders the seeds of a network start from in turn, or whose frozen encoder feeds a baseline."""
     entry = config["models"][model]
-    names = [*registries.starts(entry), entry.get("features")]
+    names = [*networks.strategies(entry), entry.get("features")]
     return [name for name in names if name in config["pretraining"]]
 
 
@@ -63,9 +63,9 @@ def scratch_of(model):
 
 def elements_of(entry):
     """Element vectors of a pretraining strategy or of a network; a network has those of its encoder."""
-    encoders = [config["pretraining"][name] for name in registries.starts(entry)]
-    elements = [start.get("elements", registries.ELEMENTS) for start in encoders]
-    return entry.get("elements", elements[0] if elements else registries.ELEMENTS)
+    encoders = [config["pretraining"][name] for name in networks.strategies(entry)]
+    elements = [start.get("elements", networks.ELEMENTS) for start in encoders]
+    return entry.get("elements", [*elements, networks.ELEMENTS][0])
 
 
 def arguments_of(model):
@@ -242,8 +242,8 @@ def group_of(wildcards):
     return together(wildcards.dataset, wildcards.subset, wildcards.model)
 
 
-def runs_of(wildcards):
-    """(model, seed) of all networks of that job."""
+def members_of(wildcards):
+    """(model, seed) of all runs of that job."""
     return [(m, s) for m in group_of(wildcards) for s in seeds_of(wildcards.dataset, m)]
 
 
@@ -274,7 +274,7 @@ def subset_size(wildcards):
 
 
 def encoder_file(model, seed):
-    """The pretrained encoder from which a seed of a network starts."""
+    """The pretrained encoder from which a run of a network starts: seed 0 takes the first strategy, and so on, round."""
     names = strategies_of(model)
     return f"results/pretrain/{names[seed % len(names)]}/encoder.safetensors"
 
@@ -286,7 +286,7 @@ def start(wildcards):
     entry = config["models"][wildcards.model]
     if folds := trained_together(wildcards):
         return {"together": folds}
-    if registries.starts(entry):
+    if networks.strategies(entry):
         return {"weights": encoder_file(wildcards.model, int(wildcards.seed))}
     if "initial" in entry:
         run = f"{wildcards.dataset}{wildcards.subset}/{entry['initial']}/seed{wildcards.seed}"

@@ -64,7 +64,7 @@ rule finetune_together:
         table=rules.prepare_dataset.output.table,
         compositions=rules.prepare_dataset.output.compositions,
         weights=lambda w: [
-            encoder_file(m, s) for m, s in runs_of(w) if strategies_of(m)
+            encoder_file(m, s) for m, s in members_of(w) if strategies_of(m)
         ],
     output:
         directory("results/together/{dataset}{subset}/{model}/folds"),
@@ -82,8 +82,11 @@ rule finetune_together:
         runtime=grown(1440),
         gpu=1,
     params:
-        runs=runs_of,
-        pretrained=lambda w: [run for run in runs_of(w) if strategies_of(run[0])],
+        runs=members_of,
+        # which of them starts from which encoder: Snakemake compares inputs as a set
+        pretrained=lambda w: [
+            (m, s, encoder_file(m, s)) for m, s in members_of(w) if strategies_of(m)
+        ],
         encoder=lambda w: config["models"][w.model]["encoder"],
         arguments=lambda w: arguments_of(w.model),
         recipe=lambda w: recipe_of(w.dataset, w.model),

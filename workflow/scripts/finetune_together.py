@@ -19,7 +19,8 @@ if __name__ == "__main__":
         p, files, out = snakemake.params, snakemake.input, Path(snakemake.output[0])
         with claim_device(snakemake.config["device"], say) as device:
             state = say.enter(kept_state(snakemake, out.parent, device, say))
-            weights = dict(zip(map(tuple, p.pretrained), files.get("weights", []), strict=True))
+            pretrained = [(model, seed) for model, seed, _ in p.pretrained]
+            weights = dict(zip(pretrained, files.get("weights", []), strict=True))
             first = of_job(snakemake, device, seed=0, weights=None, cohort=p.cohort)
             trainings = [
                 replace(first, seed=seed, weights=weights.get((model, seed)), name=f"{model}/seed{seed}")

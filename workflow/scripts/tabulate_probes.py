@@ -25,7 +25,7 @@ def markdown(table, labels, units):
     notes = [
         "MAE of a ridge regression on the frozen encoder, mean over the outer folds.",
         f"Untrained: mean and standard deviation over {n} initial weights. Bold: lower than one more untrained encoder would be in "
-        "39 of 40 cases (below its 95 % prediction interval).",
+        "39 of 40 cases, if these are normally distributed (below the 95 % prediction interval).",
     ]
     return markdown_table(["dataset", "unit", "pretraining", "untrained", *(f"epoch {e}" for e in epochs)], rows, notes)
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import jsonschema
 import yaml
 
-from matpretrain.files import DataError
+from matpretrain.files import DataError, refuse
 from matpretrain.provenance import reads
-from matpretrain.registries import check_registries, refuse
+from matpretrain.registries import check_registries
 from matpretrain.splits import SPLIT
 
 ALLOCATOR = "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=40000000000:glibc.malloc.hugetlb=1"

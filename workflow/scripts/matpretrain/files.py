@@ -22,6 +22,11 @@ class DataError(ValueError):
     """Bad input; the message is one line for the user."""
 
 
+def refuse(key, message):
+    """Raise the DataError of a configuration key."""
+    raise DataError(f"config key {key}: {message}")
+
+
 # What np.load raises for a file that is no .npz of these arrays, or a part of one.
 NO_NPZ = (OSError, EOFError, KeyError, ValueError, TypeError, zipfile.BadZipFile, zlib.error)
 

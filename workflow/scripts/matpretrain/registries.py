@@ -4,16 +4,14 @@ from difflib import SequenceMatcher
 from itertools import chain
 from pathlib import Path
 
-from matpretrain.files import DataError
-from matpretrain.provenance import parameters, pretext_tasks, reads, structures_read
+from matpretrain.files import refuse
+from matpretrain.networks import check_arguments, check_models, strategies
+from matpretrain.provenance import pretext_tasks, reads, structures_read
 from matpretrain.tables import ALL, ENSEMBLE
 
 FIXED_FEATURES = ("magpie", "onehot", "none")
 TAKEN = (*FIXED_FEATURES, "structure")  # files of results/features, beside those of the strategies
 OF_NUMBERS = ("id", "formula", "log10", "one_per_composition", "split", "structures", "missing_structures")
-GIVEN = ("element_vectors", "n_outputs")  # arguments of a network that the scripts give
-ELEMENTS = "matscholar"  # vectors of a network or strategy that names no others
-FOREIGN = {"network": ("features",), "baseline": ("pretraining", "initial", "elements")}  # settings of the other kind
 SPECTRA, STRUCTURES = "matminer_optical_constants", "aflow_prototypes"  # embedded datasets with them
 FILE = {"csv", "mirror_file", "mirror_sha256", "unknown_elements"}
 CORPUS_KEYS = {
@@ -29,11 +27,6 @@ RESERVED = {
 SPECTRAL_COLUMNS = "id, formula, energy, eps_re, eps_im"
 
 
-def refuse(key, message):
-    """Raise the DataError of a configuration key."""
-    raise DataError(f"config key {key}: {message}")
-
-
 def check_registries(config):
     """Compare the registries with each other and with what the run asks of them.
 
@@ -46,18 +39,12 @@ def check_registries(config):
     _check_circles(config)
     _check_unions(config)
     _check_strategies(config)
-    _check_models(config)
+    check_models(config)
     _check_features(config)
     _check_spectra(config)
     _check_structures(config)
     _check_validation(config)
     _check_runs(config)
-
-
-def starts(entry):
-    """Strategies whose encoders a model starts from: its seeds take them in turn; none from scratch."""
-    named = entry.get("pretraining", [])
-    return [named] if isinstance(named, str) else named
 
 
 def recipe_of(config, dataset, encoder):
@@ -130,7 +117,7 @@ def _check_references(config):
     for model, entry in config["models"].items():
         if "initial" in entry:
             references.append((f"models.{model}.initial", entry["initial"], ["models"]))
-        references += [(f"models.{model}.pretraining", name, ["pretraining"]) for name in starts(entry)]
+        references += [(f"models.{model}.pretraining", name, ["pretraining"]) for name in strategies(entry)]
         if entry.get("features", "none") not in FIXED_FEATURES:
             references.append((f"models.{model}.features", entry["features"], ["pretraining"]))
     for prediction, entry in config["predict"].items():
@@ -213,76 +200,7 @@ def _check_strategies(config):
             refuse(f"{key}.tasks", f"structure: {has}; name a corpus of kind structures or vectors, or another task")
         if not (graphs or _has_compositions(corpus)):
             refuse(f"corpora.{entry['corpus']}", f"{key} embeds its structures: it needs teacher: PATH; add it")
-        _check_arguments(key, entry, "Encoder")
-
-
-def _check_arguments(key, entry, role):
-    """Arguments and element vectors that a network's class, Model or Encoder of its module, is made from."""
-    known = parameters(entry["encoder"], role)
-    if known is not None:
-        _check_names(key, entry, entry["encoder"], [argument for argument in known if argument not in GIVEN])
-    if "elements" in entry and "elements" not in reads(entry):
-        refuse(f"{key}.elements", f"{entry['encoder']} takes no element vectors; remove it")
-
-
-def _check_names(key, entry, owner, own):
-    """Arguments of an entry are among its owner's own, which the scripts do not give."""
-    for argument in entry.get("arguments", {}):
-        if argument not in own:
-            words = f"it has {', '.join(own)}" if own else "it has none"
-            refuse(f"{key}.arguments.{argument}", f"{owner} has no such argument, {words}; remove it")
-
-
-def _check_baseline(key, entry):
-    """The function that makes a baseline, and its arguments."""
-    estimator = entry["estimator"]
-    try:
-        known = parameters("estimators", estimator)
-    except KeyError:
-        refuse(f"{key}.estimator", f"matpretrain/estimators.py has no function {estimator}; name another or write it")
-    _check_names(key, entry, estimator, [argument for argument in known if argument != "seed"])
-
-
-def _check_models(config):
-    """Networks, the weights that they start from, and baselines."""
-    for name, entry in config["models"].items():
-        key, kind = f"models.{name}", "network" if "encoder" in entry else "baseline"
-        for setting in FOREIGN[kind]:
-            if setting in entry:
-                refuse(f"{key}.{setting}", f"a {kind} has none; remove it")
-        if kind == "baseline":
-            _check_baseline(key, entry)
-            continue
-        try:
-            parameters(entry["encoder"], "Inputs")
-            _check_arguments(key, entry, "Model")
-        except KeyError as error:
-            refuse(
-                f"{key}.encoder", f"{entry['encoder']} is no network: its module has no {error.args[0]}; name another or add it"
-            )
-        for strategy in starts(entry):
-            other, first = (config["pretraining"][k] for k in (strategy, starts(entry)[0]))
-            if other["encoder"] != entry["encoder"]:
-                refuse(f"{key}.pretraining", f"{strategy} pretrains {other['encoder']}, not {entry['encoder']}; name another")
-            _check_start(key, entry, first.get("elements", ELEMENTS), f"pretraining.{strategy}", other, "Encoder")
-        if "initial" in entry:
-            other = config["models"][entry["initial"]]
-            if not other.get("encoder") == entry["encoder"] == "finder":
-                refuse(f"{key}.initial", "weights pass between two modes of Finder only; name one or leave it out")
-            _check_start(key, entry, ELEMENTS, f"models.{entry['initial']}", other, "Model")
-
-
-def _check_start(key, entry, elements, other_key, other, role):
-    """A network and what it starts from have the same arguments and, where it says nothing else (`elements`), vectors."""
-    mine, theirs = parameters(entry["encoder"], "Model"), parameters(entry["encoder"], role)
-    same = [name for name in mine or () if name in (theirs or ()) and name not in (*GIVEN, "mode")]
-    pairs = [("elements", entry.get("elements", elements), other.get("elements", ELEMENTS))]
-    for name in same:
-        given, start = (e.get("arguments", {}).get(name, default[name]) for e, default in ((entry, mine), (other, theirs)))
-        pairs.append((f"arguments.{name}", given, start))
-    for name, given, start in pairs:
-        if given != start:
-            refuse(f"{key}.{name}", f"{given}, but {start} in {other_key}, from whose weights it starts; give both the same")
+        check_arguments(key, entry, "Encoder")
 
 
 def _check_features(config):
@@ -291,7 +209,7 @@ def _check_features(config):
     asked = [("maps.pretraining", name) for name in config["maps"]["pretraining"]]
     asked += [(f"models.{name}.features", entry.get("features")) for name, entry in models.items()]
     if set(benchmark["probes"]) & set(benchmark["datasets"]):
-        asked += [("benchmark.probes", strategy) for name in benchmark["models"] for strategy in starts(models[name])]
+        asked += [("benchmark.probes", strategy) for name in benchmark["models"] for strategy in strategies(models[name])]
     for key, name in asked:
         if name in config["pretraining"] and structures_read(config["pretraining"][name]):
             remedy = "leave the list empty" if key == "benchmark.probes" else "name another strategy"
@@ -397,3 +315,12 @@ def _check_runs(config):
                 refuse(f"benchmark.exclude.{dataset}", f"{dataset} with {model} is not part of the benchmark; remove it")
     if all(set(benchmark["models"]) <= set(benchmark["exclude"].get(dataset, [])) for dataset in benchmark["datasets"]):
         refuse("benchmark.exclude", "no run is left; leave out less")
+    seeds = {seed for d in benchmark["datasets"] for seed in benchmark["seeds_per_dataset"].get(d, benchmark["seeds"])}
+    for model in benchmark["models"]:
+        names = strategies(config["models"][model])
+        for idle in set(range(len(names))) - {seed % len(names) for seed in seeds if names}:
+            refuse(
+                f"models.{model}.pretraining",
+                f"no seed of the benchmark starts from {names[idle]}: seed 0 takes the first, and so on, round; "
+                "add seeds or leave it out",
+            )

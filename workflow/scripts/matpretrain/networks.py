@@ -1,0 +1,106 @@
+"""Entries of the registry of models: what the modules of networks and baselines take, and what networks start from."""
+
+from matpretrain.files import refuse
+from matpretrain.provenance import parameters, reads
+
+GIVEN = ("element_vectors", "n_outputs")  # arguments of a network that the scripts give
+ELEMENTS = "matscholar"  # vectors of a network or strategy that names no others
+FOREIGN = {"network": ("features",), "baseline": ("pretraining", "initial", "elements")}  # settings of the other kind
+
+
+def strategies(entry):
+    """Names of the strategies whose encoders a network starts from, seed after seed and round; none from scratch."""
+    named = entry.get("pretraining", [])
+    return [named] if isinstance(named, str) else named
+
+
+def check_models(config):
+    """Compare models with their modules, and networks with what they start from.
+
+    Raises:
+        DataError: naming the first offending key.
+    """
+    for name, entry in config["models"].items():
+        key, kind = f"models.{name}", "network" if "encoder" in entry else "baseline"
+        for setting in FOREIGN[kind]:
+            if setting in entry:
+                refuse(f"{key}.{setting}", f"a {kind} has none; remove it")
+        if kind == "baseline":
+            _check_baseline(key, entry)
+            continue
+        try:
+            parameters(entry["encoder"], "Inputs")
+            check_arguments(key, entry, "Model")
+        except KeyError as error:
+            refuse(
+                f"{key}.encoder", f"{entry['encoder']} is no network: its module has no {error.args[0]}; name another or add it"
+            )
+        if names := strategies(entry):
+            _check_encoders(key, entry, names, config)
+        if "initial" in entry:
+            other = config["models"][entry["initial"]]
+            if not other.get("encoder") == entry["encoder"] == "finder":
+                refuse(f"{key}.initial", "weights pass between two modes of Finder only; name one or leave it out")
+            _check_start(key, entry, ELEMENTS, f"models.{entry['initial']}", other, "Model")
+
+
+def check_arguments(key, entry, role):
+    """Compare arguments and element vectors with what a network's class, Model or Encoder of its module, is made from.
+
+    Raises:
+        DataError: naming the first that it does not take.
+        KeyError: the module has no such class.
+    """
+    known = parameters(entry["encoder"], role)
+    if known is not None:
+        _check_names(key, entry, entry["encoder"], [argument for argument in known if argument not in GIVEN])
+    if "elements" in entry and "elements" not in reads(entry):
+        refuse(f"{key}.elements", f"{entry['encoder']} takes no element vectors; remove it")
+
+
+def _check_names(key, entry, owner, own):
+    """Arguments of an entry are among its owner's own, which the scripts do not give."""
+    for argument in entry.get("arguments", {}):
+        if argument not in own:
+            words = f"it has {', '.join(own)}" if own else "it has none"
+            refuse(f"{key}.arguments.{argument}", f"{owner} has no such argument, {words}; remove it")
+
+
+def _check_baseline(key, entry):
+    """The function that makes a baseline, and its arguments."""
+    estimator = entry["estimator"]
+    try:
+        known = parameters("estimators", estimator)
+    except KeyError:
+        refuse(f"{key}.estimator", f"matpretrain/estimators.py has no function {estimator}; name another or write it")
+    _check_names(key, entry, estimator, [argument for argument in known if argument != "seed"])
+
+
+def _check_encoders(key, entry, names, config):
+    """The encoders of a network are encoders of it, alike but for what they learned."""
+    first, *others = entries = [config["pretraining"][name] for name in names]
+    for name, other in zip(names, entries, strict=True):
+        if other["encoder"] != entry["encoder"]:
+            refuse(f"{key}.pretraining", f"{name} pretrains {other['encoder']}, not {entry['encoder']}; name another")
+    _check_start(key, entry, first.get("elements", ELEMENTS), f"pretraining.{names[0]}", first, "Encoder")
+    for name, other in zip(names[1:], others, strict=True):
+        for setting, default in (("elements", ELEMENTS), ("arguments", {})):
+            if other.get(setting, default) != first.get(setting, default):
+                refuse(f"{key}.pretraining", f"{names[0]} and {name} have other {setting}; name strategies that have the same")
+    made = [{"seed": config["pretraining_seed"]} | encoder for encoder in entries]
+    for k, name in enumerate(names):
+        if made[k] in made[:k]:
+            refuse(f"{key}.pretraining", f"{name} is {names[made.index(made[k])]} again; give it a seed of its own")
+
+
+def _check_start(key, entry, elements, other_key, other, role):
+    """A network and what it starts from have the same arguments and, where it says nothing else (`elements`), vectors."""
+    mine, theirs = parameters(entry["encoder"], "Model"), parameters(entry["encoder"], role)
+    same = [name for name in mine or () if name in (theirs or ()) and name not in (*GIVEN, "mode")]
+    pairs = [("elements", entry.get("elements", elements), other.get("elements", ELEMENTS))]
+    for name in same:
+        given, start = (e.get("arguments", {}).get(name, default[name]) for e, default in ((entry, mine), (other, theirs)))
+        pairs.append((f"arguments.{name}", given, start))
+    for name, given, start in pairs:
+        if given != start:
+            refuse(f"{key}.{name}", f"{given}, but {start} in {other_key}, from whose weights it starts; give both the same")
