@@ -149,9 +149,8 @@ def test_a_probe_is_bold_where_no_untrained_encoder_would_be():
     import tabulate_probes
 
     before = [{"epoch": 0, "seed": seed, "mae_mean": mae} for seed, mae in enumerate((10.0, 12.0, 14.0))]
-    after = [
-        {"epoch": epoch, "seed": 0, "mae_mean": mae} for epoch, mae in ((1, 2.1), (2, 2.0))
-    ]  # 12 - 4.303 * 2 * sqrt(4/3) = 2.06
+    # 12 - 4.303 * 2 * sqrt(4 / 3) = 2.06
+    after = [{"epoch": epoch, "seed": 0, "mae_mean": mae} for epoch, mae in ((1, 2.1), (2, 2.0))]
     table = pd.DataFrame(before + after).assign(dataset="steels", pretraining="ssl")
     text = tabulate_probes.markdown(table, {"steels": "Steels"}, {"steels": "MPa"})
     assert "| Steels | MPa | ssl | 12 ± 2 | 2.1 | **2** |" in text and "over 3 initial weights" in text

@@ -151,9 +151,8 @@ def test_seeds_start_from_one_encoder_each(finished):
         assert "loaded all" in log and f"results/pretrain/{folder.name}/encoder.safetensors" in log
     first, second = (load_file(folder / "epochs/0000.safetensors") for folder in folders)
     drawn = probe_encoder.untrained(roost, {"element_vectors": second["element_vectors"]}, {}, seed=1).state_dict()
-    assert all(
-        drawn[name].equal(second[name]) for name in second
-    )  # what probes call untrained is what a pretraining begins with
+    # what probes call untrained is what a pretraining begins with
+    assert all(drawn[name].equal(second[name]) for name in second)
     assert not all(first[name].equal(second[name]) for name in second)
 
 
@@ -201,9 +200,8 @@ def test_runs_that_train_together_predict_what_they_predict_alone(finished, tmp_
         "-n", *write_config(checkout.folder), "--config", "cohort=all", "--", targets[0].replace("roost/", "roost/seed7/")
     )
     assert done.returncode == 0 and "finetune_together" not in done.text
-    other = SMALL_FORESTS | {
-        "roost-ssl": {"pretraining": ["ssl-1", "ssl"]}
-    }  # the same inputs, which Snakemake compares as a set
+    # the same inputs, which Snakemake compares as a set
+    other = SMALL_FORESTS | {"roost-ssl": {"pretraining": ["ssl-1", "ssl"]}}
     assert "finetune_together" in checkout.planned(*write_config(checkout.folder, models=other), *arguments[2:])
 
 
