@@ -194,12 +194,12 @@ def test_element_vectors_of_the_schema_can_be_exported():
 
 
 def test_probe_of_a_linear_target_is_near_zero_and_of_noise_is_not():
-    import probe_encoder
+    from matpretrain import probes
 
     generator = np.random.default_rng(0)
     features = generator.normal(size=(200, 10)) * np.logspace(-3, 3, 10)
     fold = np.arange(200) % 5
     linear = features @ np.logspace(3, -3, 10)
-    assert probe_encoder.probe(features, linear, fold).max() < 0.02 * np.abs(linear - linear.mean()).mean()
+    assert probes.probe(features, linear, fold).max() < 0.02 * np.abs(linear - linear.mean()).mean()
     noise = generator.normal(size=200)
-    assert probe_encoder.probe(features, noise, fold).mean() > 0.7 * np.abs(noise).mean()
+    assert probes.probe(features, noise, fold).mean() > 0.7 * np.abs(noise).mean()

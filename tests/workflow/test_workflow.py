@@ -142,7 +142,7 @@ def test_pretraining_leaves_an_encoder_that_loads_and_is_where_finetuning_starts
 
 
 def test_seeds_start_from_one_encoder_each(finished):
-    import probe_encoder
+    import probe_untrained
 
     folders = [finished.folder / "results/pretrain" / name for name in ("ssl", "ssl-1")]
     assert [json.loads((folder / "encoder.json").read_text())["seed"] for folder in folders] == [0, 1]
@@ -150,7 +150,7 @@ def test_seeds_start_from_one_encoder_each(finished):
         log = (finished.folder / f"logs/finetune/mine/roost-ssl/seed{seed}.log").read_text()
         assert "loaded all" in log and f"results/pretrain/{folder.name}/encoder.safetensors" in log
     first, second = (load_file(folder / "epochs/0000.safetensors") for folder in folders)
-    drawn = probe_encoder.untrained(roost, {"element_vectors": second["element_vectors"]}, {}, seed=1).state_dict()
+    drawn = probe_untrained.untrained(roost, {"element_vectors": second["element_vectors"]}, {}, seed=1).state_dict()
     # what probes call untrained is what a pretraining begins with
     assert all(drawn[name].equal(second[name]) for name in second)
     assert not all(first[name].equal(second[name]) for name in second)

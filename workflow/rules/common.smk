@@ -63,9 +63,7 @@ def scratch_of(model):
 
 def elements_of(entry):
     """Element vectors of a pretraining strategy or of a network; a network has those of its encoder."""
-    encoders = [config["pretraining"][name] for name in networks.strategies(entry)]
-    elements = [start.get("elements", networks.ELEMENTS) for start in encoders]
-    return entry.get("elements", [*elements, networks.ELEMENTS][0])
+    return networks.elements_of(config, entry)
 
 
 def arguments_of(model):
@@ -274,9 +272,9 @@ def subset_size(wildcards):
 
 
 def encoder_file(model, seed):
-    """The pretrained encoder from which a run of a network starts: seed 0 takes the first strategy, and so on, round."""
-    names = strategies_of(model)
-    return f"results/pretrain/{names[seed % len(names)]}/encoder.safetensors"
+    """The pretrained encoder from which a seed of a network starts."""
+    strategy = networks.strategy_of_seed(strategies_of(model), seed)
+    return f"results/pretrain/{strategy}/encoder.safetensors"
 
 
 def start(wildcards):
@@ -286,7 +284,7 @@ def start(wildcards):
     entry = config["models"][wildcards.model]
     if folds := trained_together(wildcards):
         return {"together": folds}
-    if networks.strategies(entry):
+    if strategies_of(wildcards.model):
         return {"weights": encoder_file(wildcards.model, int(wildcards.seed))}
     if "initial" in entry:
         run = f"{wildcards.dataset}{wildcards.subset}/{entry['initial']}/seed{wildcards.seed}"

@@ -69,7 +69,7 @@ rule pretrain:
         tasks=lambda w: strategy(w)["tasks"],
         recipe=lambda w: config["pretraining_recipe"] | strategy(w).get("recipe", {}),
         validation_fraction=config["pretraining_validation"],
-        seed=lambda w: strategy(w).get("seed", config["pretraining_seed"]),
+        seed=lambda w: networks.seed_of(config, w.pretraining),
         code=lambda w: fingerprint("pretrain", strategy(w)["encoder"]),
     script:
         "../scripts/pretrain.py"
@@ -97,7 +97,7 @@ rule probe_crystals:
         structures=PROBED_CRYSTALS,
         left_out=lambda w: is_sample(strategy(w)["corpus"]),
         validation_fraction=config["pretraining_validation"],
-        seed=lambda w: strategy(w).get("seed", config["pretraining_seed"]),
+        seed=lambda w: networks.seed_of(config, w.pretraining),
         code=lambda w: fingerprint("probe_crystals", strategy(w)["encoder"]),
     script:
         "../scripts/probe_crystals.py"

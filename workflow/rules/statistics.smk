@@ -11,6 +11,16 @@ COMPARED = {
 }
 
 
+def first_alike(pretraining):
+    """The first strategy of the benchmark that pretrains the same network: they share untrained encoders."""
+
+    def network(name):
+        entry = config["pretraining"][name]
+        return entry["encoder"], entry.get("arguments", {}), elements_of(entry)
+
+    return next(name for name in STRATEGIES if network(name) == network(pretraining))
+
+
 rule score_models:
     input:
         predictions=run_files("results/finetune/{dataset}/{model}/predictions.csv"),
@@ -162,9 +172,36 @@ rule probe_encoder:
         "../scripts/probe_encoder.py"
 
 
+rule probe_untrained:
+    input:
+        unpack(lambda w: element_file(strategy(w))),
+        table="results/data/{dataset}/table.csv",
+        compositions="results/data/{dataset}/compositions.npz",
+    output:
+        "results/probes/{dataset}/untrained/{pretraining}.csv",
+    log:
+        "logs/probes/{dataset}/untrained/{pretraining}.log",
+    conda:
+        "../../envs/torch.yaml"
+    resources:
+        mem_mb=grown(8000),
+        runtime=grown(120),
+    params:
+        encoder=lambda w: strategy(w)["encoder"],
+        arguments=lambda w: strategy(w).get("arguments", {}),
+        code=lambda w: fingerprint("probe_untrained", strategy(w)["encoder"]),
+    script:
+        "../scripts/probe_untrained.py"
+
+
 rule tabulate_probes:
     input:
-        [f"results/probes/{d}/{p}.csv" for d in PROBED for p in STRATEGIES],
+        probes=[f"results/probes/{d}/{p}.csv" for d in PROBED for p in STRATEGIES],
+        untrained=[
+            f"results/probes/{d}/untrained/{first_alike(p)}.csv"
+            for d in PROBED
+            for p in STRATEGIES
+        ],
     output:
         csv=report(
             "results/tables/probes.csv",

@@ -33,8 +33,9 @@ def markdown(table, labels, units):
 if __name__ == "__main__":
     with job(snakemake):
         parts = []
-        for path in map(Path, snakemake.input):
-            part = read_csv(path)
+        for path, untrained in zip(map(Path, snakemake.input.probes), snakemake.input.untrained, strict=True):
+            own, others = read_csv(path), read_csv(untrained)
+            part = pd.concat([own, others[~others["seed"].isin(own["seed"])]])
             part.insert(0, "dataset", path.parent.name)
             part.insert(1, "pretraining", path.stem)
             parts.append(part)

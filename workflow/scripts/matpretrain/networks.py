@@ -1,5 +1,7 @@
 """Entries of the registry of models: what the modules of networks and baselines take, and what networks start from."""
 
+import itertools
+
 from matpretrain.files import refuse
 from matpretrain.provenance import parameters, reads
 
@@ -12,6 +14,22 @@ def strategies(entry):
     """Names of the strategies whose encoders a network starts from, seed after seed and round; none from scratch."""
     named = entry.get("pretraining", [])
     return [named] if isinstance(named, str) else named
+
+
+def strategy_of_seed(names, seed):
+    """That of several strategies from which a seed starts: 0 from the first, 1 from the second and so on, round."""
+    return names[seed % len(names)]
+
+
+def elements_of(config, entry):
+    """Element vectors of a strategy or a network: its own, else those of the first strategy that it starts from."""
+    entries = [entry, *(config["pretraining"][name] for name in strategies(entry)[:1])]
+    return next((e["elements"] for e in entries if "elements" in e), ELEMENTS)
+
+
+def seed_of(config, pretraining):
+    """Random seed of a strategy: its own, or that of all."""
+    return config["pretraining"][pretraining].get("seed", config["pretraining_seed"])
 
 
 def check_models(config):
@@ -41,7 +59,7 @@ def check_models(config):
             other = config["models"][entry["initial"]]
             if not other.get("encoder") == entry["encoder"] == "finder":
                 refuse(f"{key}.initial", "weights pass between two modes of Finder only; name one or leave it out")
-            _check_start(key, entry, ELEMENTS, f"models.{entry['initial']}", other, "Model")
+            _check_start(key, entry, elements_of(config, entry), f"models.{entry['initial']}", other, "Model")
 
 
 def check_arguments(key, entry, role):
@@ -78,26 +96,24 @@ def _check_baseline(key, entry):
 
 def _check_encoders(key, entry, names, config):
     """The encoders of a network are encoders of it, alike but for what they learned."""
-    first, *others = entries = [config["pretraining"][name] for name in names]
-    for name, other in zip(names, entries, strict=True):
-        if other["encoder"] != entry["encoder"]:
-            refuse(f"{key}.pretraining", f"{name} pretrains {other['encoder']}, not {entry['encoder']}; name another")
-    _check_start(key, entry, first.get("elements", ELEMENTS), f"pretraining.{names[0]}", first, "Encoder")
-    for name, other in zip(names[1:], others, strict=True):
+    encoders = {name: config["pretraining"][name] | {"seed": seed_of(config, name)} for name in names}
+    for name, encoder in encoders.items():
+        if encoder["encoder"] != entry["encoder"]:
+            refuse(f"{key}.pretraining", f"{name} pretrains {encoder['encoder']}, not {entry['encoder']}; name another")
+    _check_start(key, entry, elements_of(config, entry), f"pretraining.{names[0]}", encoders[names[0]], "Encoder")
+    for (one, first), (other, second) in itertools.combinations(encoders.items(), 2):
         for setting, default in (("elements", ELEMENTS), ("arguments", {})):
-            if other.get(setting, default) != first.get(setting, default):
-                refuse(f"{key}.pretraining", f"{names[0]} and {name} have other {setting}; name strategies that have the same")
-    made = [{"seed": config["pretraining_seed"]} | encoder for encoder in entries]
-    for k, name in enumerate(names):
-        if made[k] in made[:k]:
-            refuse(f"{key}.pretraining", f"{name} is {names[made.index(made[k])]} again; give it a seed of its own")
+            if first.get(setting, default) != second.get(setting, default):
+                refuse(f"{key}.pretraining", f"{one} and {other} have other {setting}; name strategies that have the same")
+        if first == second:
+            refuse(f"{key}.pretraining", f"{other} is {one} again; give it a seed of its own")
 
 
 def _check_start(key, entry, elements, other_key, other, role):
-    """A network and what it starts from have the same arguments and, where it says nothing else (`elements`), vectors."""
+    """A network with some element vectors and what it starts from have the same arguments and vectors."""
     mine, theirs = parameters(entry["encoder"], "Model"), parameters(entry["encoder"], role)
     same = [name for name in mine or () if name in (theirs or ()) and name not in (*GIVEN, "mode")]
-    pairs = [("elements", entry.get("elements", elements), other.get("elements", ELEMENTS))]
+    pairs = [("elements", elements, other.get("elements", ELEMENTS))]
     for name in same:
         given, start = (e.get("arguments", {}).get(name, default[name]) for e, default in ((entry, mine), (other, theirs)))
         pairs.append((f"arguments.{name}", given, start))

@@ -5,7 +5,7 @@ from itertools import chain
 from pathlib import Path
 
 from matpretrain.files import refuse
-from matpretrain.networks import check_arguments, check_models, strategies
+from matpretrain.networks import check_arguments, check_models, strategies, strategy_of_seed
 from matpretrain.provenance import pretext_tasks, reads, structures_read
 from matpretrain.tables import ALL, ENSEMBLE
 
@@ -317,10 +317,14 @@ def _check_runs(config):
         refuse("benchmark.exclude", "no run is left; leave out less")
     seeds = {seed for d in benchmark["datasets"] for seed in benchmark["seeds_per_dataset"].get(d, benchmark["seeds"])}
     for model in benchmark["models"]:
-        names = strategies(config["models"][model])
-        for idle in set(range(len(names))) - {seed % len(names) for seed in seeds if names}:
+        for idle in _idle(strategies(config["models"][model]), seeds):
             refuse(
                 f"models.{model}.pretraining",
-                f"no seed of the benchmark starts from {names[idle]}: seed 0 takes the first, and so on, round; "
-                "add seeds or leave it out",
+                f"no seed of the benchmark starts from {idle}: seed 0 takes the first, and so on, round; add seeds or leave it out",
             )
+
+
+def _idle(names, seeds):
+    """Strategies, of those that a network names, from which none of some seeds starts."""
+    taken = {strategy_of_seed(names, seed) for seed in seeds} if names else ()
+    return [name for name in names if name not in taken]
