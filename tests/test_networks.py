@@ -5,6 +5,7 @@ from conftest import PROJECT, overlaid
 from entries import SSL, model, strategy
 
 from matpretrain.configuration import check
+from matpretrain.networks import first_alike
 from matpretrain.provenance import parameters, pretext_tasks
 
 FAULTS = "Registries: networks and what they start from"
@@ -125,6 +126,12 @@ STARTS = [
 def test_networks_that_do_not_fit_are_refused(fault, what, changes, line, shipped):
     with fault(what, f"config key {line}"):
         check(overlaid(shipped, changes), PROJECT)
+
+
+def test_strategies_of_one_network_share_untrained_encoders(shipped):
+    names = ["ssl", "untrained-onehot", "cdssl", "fl"]
+    alike = {name: first_alike(shipped, names, name) for name in names}
+    assert alike == {"ssl": "ssl", "untrained-onehot": "untrained-onehot", "cdssl": "cdssl", "fl": "ssl"}
 
 
 def test_what_a_network_is_made_from_is_read_off_its_module():

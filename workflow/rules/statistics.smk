@@ -11,16 +11,6 @@ COMPARED = {
 }
 
 
-def first_alike(pretraining):
-    """The first strategy of the benchmark that pretrains the same network: they share untrained encoders."""
-
-    def network(name):
-        entry = config["pretraining"][name]
-        return entry["encoder"], entry.get("arguments", {}), elements_of(entry)
-
-    return next(name for name in STRATEGIES if network(name) == network(pretraining))
-
-
 rule score_models:
     input:
         predictions=run_files("results/finetune/{dataset}/{model}/predictions.csv"),
@@ -198,7 +188,7 @@ rule tabulate_probes:
     input:
         probes=[f"results/probes/{d}/{p}.csv" for d in PROBED for p in STRATEGIES],
         untrained=[
-            f"results/probes/{d}/untrained/{first_alike(p)}.csv"
+            f"results/probes/{d}/untrained/{networks.first_alike(config, STRATEGIES, p)}.csv"
             for d in PROBED
             for p in STRATEGIES
         ],

@@ -32,6 +32,16 @@ def seed_of(config, pretraining):
     return config["pretraining"][pretraining].get("seed", config["pretraining_seed"])
 
 
+def first_alike(config, names, pretraining):
+    """The first of some strategies that pretrains the same network as one of them: they have the same untrained encoders."""
+
+    def network(name):
+        entry = config["pretraining"][name]
+        return entry["encoder"], entry.get("arguments", {}), elements_of(config, entry)
+
+    return next(name for name in names if network(name) == network(pretraining))
+
+
 def check_models(config):
     """Compare models with their modules, and networks with what they start from.
 
