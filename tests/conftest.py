@@ -20,6 +20,11 @@ TASKS = ["steels", "jdft2d", "phonons", "dielectric", "log_gvrh", "log_kvrh", "p
 SIZES = dict(zip(TASKS, [312, 636, 1265, 4764, 10987, 10987, 18928, 106113, 132752], strict=True))
 
 
+def load(path):
+    """A YAML file of the project."""
+    return yaml.safe_load((PROJECT / path).read_text())
+
+
 @pytest.fixture(scope="session")
 def mirror():
     """Folder with the real Matbench tables, named by MATPRETRAIN_MIRROR."""
@@ -34,7 +39,7 @@ def shipped():
     """The configuration as it is shipped."""
     config = {}
     for name in ("config", "datasets", "models", "pretraining"):
-        config |= yaml.safe_load((PROJECT / f"config/{name}.yaml").read_text())
+        config |= load(f"config/{name}.yaml")
     return config
 
 

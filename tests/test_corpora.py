@@ -6,8 +6,7 @@ import prepare_corpus
 import pretrain
 import pytest
 import torch
-import yaml
-from conftest import PROJECT
+from conftest import PROJECT, load
 from safetensors.torch import load_file
 from small_problem import recipe
 
@@ -184,7 +183,7 @@ def test_magpie_properties_of_elements_stand_beside_matscholar_s_vectors():
 def test_element_vectors_of_the_schema_can_be_exported():
     import export_elements
 
-    schema = yaml.safe_load((PROJECT / "workflow/schemas/config.schema.yaml").read_text())["properties"]
+    schema = load("workflow/schemas/config.schema.yaml")["properties"]
     models, strategies = (
         schema[k]["additionalProperties"]["properties"]["elements"]["enum"] for k in ("models", "pretraining")
     )

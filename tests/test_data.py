@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import requests
-from conftest import SIZES, TASKS
+from conftest import SIZES, TASKS, load
 from prepare_dataset import prepare_dataset
 
 from matpretrain import sources
@@ -387,10 +387,7 @@ def test_another_file_in_place_of_matbench_is_refused(tmp_path, fault):
 
 @pytest.mark.parametrize("task", TASKS)
 def test_mirror_tables_hold_what_the_registry_says(mirror, task):
-    import yaml
-    from conftest import PROJECT
-
-    entry = yaml.safe_load((PROJECT / "config/datasets.yaml").read_text())["datasets"][f"matbench_{task}"]
+    entry = load("config/datasets.yaml")["datasets"][f"matbench_{task}"]
     path = mirror / entry["mirror_file"]
     check_hash(path, entry["mirror_sha256"])
     table = read_table(path, "target")

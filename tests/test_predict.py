@@ -11,8 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-import yaml
-from conftest import PROJECT
+from conftest import PROJECT, load
 from safetensors.torch import load_file, save
 from small_problem import all_folds
 
@@ -42,7 +41,7 @@ def train(folder, loss="robust_l1", seeds=(0, 1), threads=1):
     table = read_embedded("matminer_transport_seebeck_p").sample(40, random_state=1).reset_index(drop=True)
     table = table.assign(fold=outer_folds(40, N_FOLDS))
     compositions, _ = parse_formulas(table["formula"].tolist())
-    config = yaml.safe_load((PROJECT / "config/config.yaml").read_text())["recipe"]
+    config = load("config/config.yaml")["recipe"]
     recipe = {**config, "epochs": 2, "min_steps": 4}
     del recipe["loss"]
     rows = []
