@@ -35,7 +35,10 @@ VARIANTS = {  # name -> (pretext tasks, keys of the recipe)
     "both views masked": ({"barlow_twins": {"both_masked": True}}, {}),
     "batches of 1024, twice the rate": (BARLOW, {"batch_size": 1024, "learning_rate": 1e-3}),
     "the released recipe": (BARLOW, {"batch_size": 128, "learning_rate": 1e-4, "schedule": "constant", "warmup": 0.0}),
-    "ssl and fl": (BARLOW | {"magpie": {"scale": "minmax", "weight": 1000}}, {}),
+    **{
+        f"ssl and fl, {weight}": (BARLOW | {"magpie": {"scale": "minmax", "weight": weight}}, {})
+        for weight in (10**3, 10**4, 10**5)
+    },
     "fl": ({"magpie": {"scale": "minmax"}}, {}),
 }
 INNER = 0.2
