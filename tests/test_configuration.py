@@ -1,4 +1,4 @@
-"""Configuration, environments and registries agree with each other."""
+"""Configuration and registries agree with each other."""
 
 import os
 import re
