@@ -51,8 +51,8 @@ format: .venv/installed
 	.venv/bin/ruff format .
 	.venv/bin/snakefmt Snakefile workflow
 
-# What torch's wheel asks for differs by platform (CUDA's libraries); everything else is in the list. Compiled on all cores afterwards,
-# which pip does on one; some files of packages are templates and not valid Python.
+# What torch's wheel asks for differs by platform (CUDA's libraries); everything else is in the list. Compiled afterwards on all cores, as
+# pip does it on one; it only saves time, so that files which do not compile (packages hold templates) do not matter.
 .venv/installed: requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv
 	.venv/bin/pip install --disable-pip-version-check --no-compile --constraint requirements.txt torch

@@ -8,12 +8,20 @@ from importlib.metadata import distributions, packages_distributions, requires
 import pytest
 from conftest import PROJECT, load
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name as canonical
 
 
 def pins():
+    """{package: version} of requirements.txt."""
     lines = (PROJECT / "requirements.txt").read_text().splitlines()
     found = dict(line.split("==") for line in lines if "==" in line and not line.startswith("#"))
-    return {name.lower().replace("_", "-"): version for name, version in found.items()}
+    return {canonical(name): version for name, version in found.items()}
+
+
+def needs(package, extra="", **where):
+    """What an installed package requires, for one of its extras, where the keys of markers have other values than here."""
+    wanted = map(Requirement, requires(package) or ())
+    return [need for need in wanted if not need.marker or need.marker.evaluate({**where, "extra": extra})]
 
 
 ENVIRONMENTS = sorted(path.stem for path in (PROJECT / "envs").glob("*.yaml"))
@@ -50,7 +58,7 @@ def test_every_rule_names_an_environment_that_exists():
 
 
 def test_requirements_pin_everything_that_is_installed():
-    ours = {d.metadata["Name"].lower().replace("_", "-"): d.version.split("+")[0] for d in distributions()}
+    ours = {canonical(d.metadata["Name"]): d.version.split("+")[0] for d in distributions()}
     known = pins()
     # torch pins its own CUDA packages exactly; which of them a machine gets depends on its wheel
     free = ("pip", "wheel", "matpretrain", "nvidia", "cuda", "triton")
@@ -72,15 +80,12 @@ def test_requirements_are_complete(system, python):
         if (package, extra) in done:
             continue
         done.add((package, extra))
-        for needed in map(Requirement, requires(package) or ()):
-            if needed.marker is None or needed.marker.evaluate({**where, "extra": extra}):
-                name = needed.name.lower().replace("_", "-")
-                todo += [(name, more) for more in needed.extras if name in known]
-                # matbench names packages of 2022, and works with these
-                if name not in known or (
-                    package != "matbench" and not needed.specifier.contains(known[name], prereleases=True)
-                ):
-                    missing.append(f"{package} needs {needed}, which is {known.get(name)} here")
+        for need in needs(package, extra, **where):
+            pinned = known.get(canonical(need.name))
+            todo += [(need.name, more) for more in need.extras if pinned]
+            # matbench names packages of 2022, and works with these
+            if not pinned or not (package == "matbench" or need.specifier.contains(pinned, prereleases=True)):
+                missing.append(f"{package} needs {need}, which is {pinned} here")
     assert not missing
 
 
@@ -120,12 +125,10 @@ def with_dependencies(names):
     """Names of installed distributions and of all that they require."""
     found, todo = set(), list(names)
     while todo:
-        name = todo.pop().lower().replace("_", "-")
-        if name in found:
-            continue
-        found.add(name)
-        needs = [Requirement(text) for text in requires(name) or []]
-        todo += [need.name for need in needs if not need.marker or need.marker.evaluate({"extra": ""})]
+        name = canonical(todo.pop())
+        if name not in found:
+            found.add(name)
+            todo += [need.name for need in needs(name)]
     return found
 
 
@@ -139,4 +142,4 @@ def test_environments_hold_what_their_rules_import(name):
     for block in blocks:
         script = PROJECT / "workflow/scripts" / re.search(r"scripts/(\w+\.py)", block)[1]
         for package in imported(script, encoders) - {"triton"}:  # which torch brings where it is built for GPUs
-            assert {d.lower().replace("_", "-") for d in sources[package]} & holds, f"{script.name} imports {package}"
+            assert set(map(canonical, sources[package])) & holds, f"{script.name} imports {package}"
