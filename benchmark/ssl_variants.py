@@ -40,6 +40,10 @@ VARIANTS = {  # name -> (pretext tasks, keys of the recipe)
         for weight in (10**3, 10**4, 10**5)
     },
     "fl": ({"magpie": {"scale": "minmax"}}, {}),
+    "ssl, hidden layers": ({"barlow_twins": {"hidden": [1024, 1024]}}, {}),
+    "fl, hidden layers": ({"magpie": {"scale": "minmax", "hidden": [1024, 512, 256]}}, {}),
+    "mml": ({"structure": {}}, {}),
+    "mml, hidden layers": ({"structure": {"hidden": [1024, 512, 256]}}, {}),
 }
 INNER = 0.2
 

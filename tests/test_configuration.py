@@ -103,6 +103,11 @@ def test_networks_tasks_and_corpora_that_do_not_fit_are_refused(fault, what, cha
             "datasets.optical_constants.recipe.loss: spectra are learned with l1 or mse",
         ),
         (
+            "Logarithms of spectra",
+            {"datasets": {"optical_constants": {"recipe": {"target_scale": "log"}}}},
+            "datasets.optical_constants.recipe.target_scale: spectra have negative parts",
+        ),
+        (
             "Spectra in the benchmark",
             {"benchmark": {"datasets": ["optical_constants"]}},
             "benchmark.datasets: optical_constants holds spectra",

@@ -112,12 +112,17 @@ STARTS = [
     (
         "A loss for pretraining",
         {"pretraining_recipe": {"loss": "l1"}},
-        "pretraining_recipe.loss: pretraining has the losses of its",
+        "pretraining_recipe.loss: pretraining has the losses and targets of its",
     ),
     (
         "A loss for a strategy",
         strategy(recipe={"loss": "mse"}),
-        "pretraining.mine.recipe.loss: pretraining has the losses of its",
+        "pretraining.mine.recipe.loss: pretraining has the losses and targets of its",
+    ),
+    (
+        "A scale for pretraining",
+        {"pretraining_recipe": {"target_scale": "log"}},
+        "pretraining_recipe.target_scale: pretraining has the losses and targets of its",
     ),
 ]
 

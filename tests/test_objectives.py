@@ -166,4 +166,7 @@ def test_projectors_are_linear_unless_asked(vectors):
     model = pretext(vectors, {"barlow_twins": {}, "magpie": {}, "structure": {"hidden": [1024, 512, 256]}}, target)
     assert count(model.tasks["barlow_twins"]) == 256 * 1024 + 1024
     assert count(model.tasks["magpie"]) == 256 * 145 + 145
-    assert [m.out_features for m in model.tasks["structure"].projector if hasattr(m, "out_features")] == [1024, 512, 256, 256]
+    assert [layer.out_features for layer in model.tasks["structure"].projector[::2]] == [1024, 512, 256, 256]
+    deep = pretext(vectors, {"barlow_twins": {"hidden": [512], "width": 8}}, {}).tasks["barlow_twins"].projector
+    assert [type(layer).__name__ for layer in deep] == ["Linear", "BatchNorm1d", "ReLU", "Linear"]
+    assert [(layer.in_features, layer.out_features) for layer in deep[::3]] == [(256, 512), (512, 8)]

@@ -1,8 +1,15 @@
 import numpy as np
 import pytest
+from small_problem import recipe
 
+from matpretrain import supervised
+from matpretrain.composition import matscholar_vectors, parse_formulas
 from matpretrain.outputs import decode, learned, n_outputs, smoothing
+from matpretrain.sources import read_embedded
 from matpretrain.spectra import smoothing_matrix
+from matpretrain.splits import outer_folds
+
+FAULTS = "Targets"
 
 RNG = np.random.default_rng(0)
 ENERGY = [1.0, 1.5, 2.0, 2.5, 3.0]
@@ -10,19 +17,31 @@ ENERGY = [1.0, 1.5, 2.0, 2.5, 3.0]
 
 @pytest.mark.parametrize("loss", ["l1", "mse", "robust_l1"])
 def test_numbers_are_scaled_back_and_their_deviation_is_that_of_the_loss(loss):
-    outputs = RNG.normal(size=(7, n_outputs({"loss": loss})))
-    prediction, deviation = decode(outputs, {"loss": loss}, 3.0, 0.5)
+    record = {"loss": loss, "target_scale": "linear"}
+    outputs = RNG.normal(size=(7, n_outputs(record)))
+    prediction, deviation = decode(outputs, record, 3.0, 0.5)
     assert prediction.shape == deviation.shape == (7, 1)
     for k in range(7):
         assert prediction[k, 0] == outputs[k, 0] * 0.5 + 3
         assert deviation[k, 0] == np.exp(outputs[k, 1]) * 0.5 if loss == "robust_l1" else np.isnan(deviation[k, 0])
-    assert np.array_equal(learned(outputs, {"loss": loss}, 3.0, 0.5), prediction)
-    assert np.array_equal(smoothing({"loss": loss})(outputs), outputs)
+    assert np.array_equal(learned(outputs, record, 3.0, 0.5), prediction)
+    assert np.array_equal(smoothing(record)(outputs), outputs)
+
+
+def test_on_the_scale_log_the_median_and_its_first_order_deviation_are_in_the_unit_of_the_target():
+    record, outputs = {"loss": "robust_l1", "target_scale": "log"}, RNG.normal(size=(4000, 2))
+    outputs[:, 1] = -4
+    prediction, deviation = decode(outputs, record, 3.0, 0.5)
+    assert prediction[:, 0] == pytest.approx(np.exp(outputs[:, 0] * 0.5 + 3))
+    assert np.array_equal(learned(outputs, record, 3.0, 0.5), prediction)
+    draws = np.exp(np.log(prediction) + RNG.laplace(scale=np.exp(-4) * 0.5 / np.sqrt(2), size=(4000, 1000)))
+    assert draws.std(1) / deviation[:, 0] == pytest.approx(np.ones(4000), rel=0.2)
+    assert (draws.std(1) / deviation[:, 0]).mean() == pytest.approx(1, rel=0.01)
 
 
 @pytest.mark.parametrize("resolution", [0, 0.4])
 def test_spectra_are_smoothed_scaled_back_and_expanded(resolution):
-    record = {"loss": "mse", "energy": ENERGY, "resolution": resolution}
+    record = {"loss": "mse", "target_scale": "linear", "energy": ENERGY, "resolution": resolution}
     outputs = RNG.normal(size=(3, 10))
     assert n_outputs(record) == 10
     kernel = smoothing_matrix(np.array(ENERGY), resolution) if resolution else np.eye(5)
@@ -30,3 +49,31 @@ def test_spectra_are_smoothed_scaled_back_and_expanded(resolution):
     assert learned(outputs, record, -0.1, 0.2) == pytest.approx(expected)
     prediction, deviation = decode(outputs, record, -0.1, 0.2)
     assert prediction == pytest.approx(np.sinh(expected)) and deviation.shape == (3, 10) and np.isnan(deviation).all()
+
+
+def test_logarithms_are_learned_and_errors_are_in_the_unit(fault):
+    table = read_embedded("pymatgen_exp_formation_energy").sample(62, random_state=1).reset_index(drop=True)
+    table = table.assign(fold=outer_folds(62))
+
+    def train(target, **options):
+        own = supervised.Training(
+            table.assign(target=target), parse_formulas(table["formula"].tolist())[0], encoder="roost",
+            arguments={"element_vectors": np.nan_to_num(matscholar_vectors())}, weights=None, loss="robust_l1", recipe=recipe(epochs=3),
+            inner_fraction=0.1, size=None, seed=0, device="cpu", **options,
+        )  # fmt: skip
+        return supervised.train_members([(own, 1)], lambda text: None)[0]
+
+    predictions, history, kept = train(np.exp(table["target"]), target_scale="log")
+    expected, _, as_kept = train(table["target"])
+    assert predictions["prediction"].to_numpy() == pytest.approx(np.exp(expected["prediction"]))
+    deviation = predictions["prediction"] * expected["aleatoric_std"]
+    assert predictions["aleatoric_std"].to_numpy() == pytest.approx(deviation)
+    watched = predictions[predictions["part"] == "validation"]
+    assert history["mae"].iloc[-1] == pytest.approx((watched["prediction"] - watched["target"]).abs().mean())
+    assert (kept["mean"], kept["std"]) == pytest.approx((as_kept["mean"], as_kept["std"]))
+    with fault(
+        "A target without a logarithm",
+        f"the target of {table['id'][0]} is -",
+        "give the dataset recipe: {target_scale: linear}",
+    ):
+        train(table["target"].abs() * -1, target_scale="log")

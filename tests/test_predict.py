@@ -43,7 +43,7 @@ def train(folder, loss="robust_l1", seeds=(0, 1), threads=1):
     compositions, _ = parse_formulas(table["formula"].tolist())
     config = load("config/config.yaml")["recipe"]
     recipe = {**config, "epochs": 2, "min_steps": 4}
-    del recipe["loss"]
+    del recipe["loss"], recipe["target_scale"]
     rows = []
     for seed in seeds:
         training = Training(
@@ -320,6 +320,7 @@ BIAS = "fold1.head.2.bias"
         ("A model without its unit", edit_record(unit=None), ["model.json", "unit"]),
         ("A model with other outputs", edit_record(n_outputs=1), ["fold0.head.2.bias and 3 more", "another shape"]),
         ("Seeds trained with different losses", edit_record(loss="l1"), ["seed1: loss is not that of", "seed0"]),
+        ("Seeds trained on different scales", edit_record(target_scale="log"), ["seed1: target_scale is not that of", "seed0"]),
         ("Seeds trained on other numbers of rows", edit_record(size="20"), ["seed1: size is not that of", "seed0"]),
         ("Seeds trained on another table", edit_record(data_sha256="0" * 64), ["seed1: data_sha256 is not that of", "seed0"]),
         ("Seeds trained on different datasets", edit_record(dataset="other"), ["seed1: dataset is not that of", "seed0"]),

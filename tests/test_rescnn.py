@@ -66,7 +66,7 @@ def test_the_places_within_reach_are_few():
 
 def test_members_without_element_vectors_know_the_elements_of_tables(tmp_path):
     compositions, _ = parse_formulas(["NaCl", "Fe"])
-    record = {"encoder": "rescnn", "n_outputs": 1, "loss": "l1", "recipe": vars(recipe())}
+    record = {"encoder": "rescnn", "n_outputs": 1, "loss": "l1", "target_scale": "linear", "recipe": vars(recipe())}
     record |= {"dataset": "mine", "unit": "eV", "seed": 0}
     save_members([keep(ResCNN(1), 0, 0.0, 1.0)], {}, compositions, record, tmp_path)
     known = load_members([tmp_path]).known

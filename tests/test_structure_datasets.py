@@ -228,6 +228,7 @@ def test_a_network_of_structures_learns_and_its_members_load(tmp_path, fault):
         "encoder": "megnet",
         "n_outputs": 1,
         "loss": "mse",
+        "target_scale": "linear",
         "recipe": vars(recipe),
         "dataset": "d",
         "unit": "g/cm3",

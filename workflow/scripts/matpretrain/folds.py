@@ -25,7 +25,7 @@ def of_job(snakemake, device, **own):
     """The Training of a job; `own` are its seed, cohort and what else single ones of several have."""
     p, files = snakemake.params, snakemake.input
     arguments, recipe = dict(p.arguments), dict(p.recipe)
-    loss = recipe.pop("loss")  # pretraining has recipes without one
+    loss, scale = recipe.pop("loss"), recipe.pop("target_scale")  # pretraining has recipes without them
     if files.get("elements"):
         arguments["element_vectors"] = np.load(files.elements)
     return Training(
@@ -34,6 +34,7 @@ def of_job(snakemake, device, **own):
         encoder=p.encoder,
         arguments=arguments,
         loss=loss,
+        target_scale=scale,
         recipe=Recipe(**recipe),
         inner_fraction=p.inner_fraction,
         size=p.size,

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from matpretrain.composition import Compositions, known_elements
 from matpretrain.files import DataError
 from matpretrain.objectives import SUPERVISED
-from matpretrain.outputs import smoothing
+from matpretrain.outputs import SCALES, smoothing
 from matpretrain.provenance import write_json
 from matpretrain.recipe import Recipe
 from matpretrain.weights import save_weights
@@ -26,7 +26,7 @@ from matpretrain.weights import save_weights
 WEIGHTS, RECORD = "weights.safetensors", "model.json"
 VECTORS = "element_vectors"
 TRAIN = ("train.number", "train.amount", "train.offset")
-SAME = ("encoder", "n_outputs", "loss", "dataset")  # keys in which all seeds agree
+SAME = ("encoder", "n_outputs", "loss", "target_scale", "dataset")  # keys in which all seeds agree
 TRAINED = ("data_sha256", "recipe", "arguments", "size", "inner_fraction")  # and, where a record has them, these
 SPECTRAL = ("energy", "resolution")  # those that networks of spectra have in addition
 
@@ -80,7 +80,7 @@ def save_members(kept, arguments, compositions, record, folder):
         arguments: those from which the networks were built, besides the number of outputs: an array element_vectors
             [Z, n], and words and numbers.
         compositions: Compositions of the rows that trained.
-        record: the keys encoder, n_outputs, loss, recipe, dataset, unit and seed, and whatever else should be said.
+        record: the keys encoder, n_outputs, loss, target_scale, recipe, dataset, unit and seed, and whatever else should be said.
     """
     folder = Path(folder)
     vectors = {name: array for name, array in arguments.items() if name == VECTORS}  # stored once, not fold by fold
@@ -156,7 +156,7 @@ def _load_seed(folder):
         raise DataError(f"{path}: not the weights of a trained network ({error}); train again or correct the path") from None
     path = folder / RECORD
     try:
-        record = json.loads(path.read_text())
+        record = {"target_scale": "linear"} | json.loads(path.read_text())  # older networks know no other
         recipe = Recipe(**record["recipe"])
         build = importlib.import_module(f"matpretrain.{record['encoder']}").Model
         arguments = record["arguments"] | ({VECTORS: shared[VECTORS]} if VECTORS in shared else {})
@@ -168,8 +168,9 @@ def _load_seed(folder):
         missing = [key for key in (*SAME, "unit") if key not in record]
         if missing:
             raise KeyError(missing[0])
-        if record["loss"] not in SUPERVISED:
-            raise ValueError(f"its loss is {record['loss']}")
+        for key, known in (("loss", SUPERVISED), ("target_scale", SCALES)):
+            if record[key] not in known:
+                raise ValueError(f"its {key} is {record[key]}")
         smoothing(record)  # its energies and resolution can be read
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
         raise DataError(f"{path}: no record of a trained network ({error}); train again or correct the path") from None

@@ -94,21 +94,33 @@ def barlow_twins(a, b, off_diagonal):
     return (1 - diagonal).square().sum() + off_diagonal * (squares - diagonal.square().sum())
 
 
+def projector(*widths, normalised=False):
+    """Linear layers between the widths, each but the last followed by ReLU; `normalised` over the batch before it (Zbontar et al. 2021)."""
+    layers = []
+    for a, b in itertools.pairwise(widths):
+        layers += [nn.Linear(a, b), *[nn.BatchNorm1d(b, track_running_stats=False)] * normalised, nn.ReLU()]
+    return nn.Sequential(*layers[: -2 if normalised else -1])
+
+
 class BarlowTwins(nn.Module):
     """SSL: the representations of a composition and of its masked copy should agree, their components be independent.
 
     Args:
         encoder: module whose `width` is that of the representation.
         n_targets: unused, there is no target.
-        width: width of the linear projector.
+        width: width of the projections.
+        hidden: widths of hidden ReLU layers of the projector, with batch normalisation; none in the paper, two as wide as the
+            projections in Zbontar et al.
         off_diagonal: weight of the redundancy term (lambda).
         both_masked: mask both views, instead of one.
         masked_view_messages: False repeats a defect of the released code, whose masked graph has only self edges.
     """
 
-    def __init__(self, encoder, n_targets=0, width=1024, off_diagonal=0.0051, both_masked=False, masked_view_messages=True):
+    def __init__(
+        self, encoder, n_targets=0, width=1024, hidden=(), off_diagonal=0.0051, both_masked=False, masked_view_messages=True
+    ):
         super().__init__()
-        self.projector = nn.Linear(encoder.width, width)
+        self.projector = projector(encoder.width, *hidden, width, normalised=True)
         self.off_diagonal, self.both_masked, self.masked_view_messages = off_diagonal, both_masked, masked_view_messages
 
     def forward(self, views, target=None):
@@ -129,10 +141,7 @@ class Regression(nn.Module):
 
     def __init__(self, encoder, n_targets, hidden=()):
         super().__init__()
-        layers, widths = [], (encoder.width, *hidden)
-        for a, b in itertools.pairwise(widths):
-            layers += [nn.Linear(a, b), nn.ReLU()]
-        self.projector = nn.Sequential(*layers, nn.Linear(widths[-1], n_targets))
+        self.projector = projector(encoder.width, *hidden, n_targets)
 
     def forward(self, views, target):
         """Squared error averaged over batch and components (Huang et al. 2024, eq. 6, up to the number of components)."""

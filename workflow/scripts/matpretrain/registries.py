@@ -178,8 +178,8 @@ def _check_strategies(config):
     recipes = {"pretraining_recipe": config["pretraining_recipe"]}
     recipes |= {f"pretraining.{name}.recipe": entry.get("recipe", {}) for name, entry in config["pretraining"].items()}
     for key, recipe in recipes.items():
-        if "loss" in recipe:
-            refuse(f"{key}.loss", "pretraining has the losses of its tasks; remove it")
+        for unused in {"loss", "target_scale"} & set(recipe):
+            refuse(f"{key}.{unused}", "pretraining has the losses and targets of its tasks; remove it")
     for name, entry in config["pretraining"].items():
         key, corpus, encoder = f"pretraining.{name}", config["corpora"][entry["corpus"]], entry["encoder"]
         able, graphs = pretext_tasks(encoder), structures_read(entry)
@@ -249,6 +249,8 @@ def _check_spectra(config):
     for key, recipe in recipes.items():
         if recipe.get("loss") == "robust_l1":
             refuse(f"{key}.loss", "spectra are learned with l1 or mse; choose one of them")
+        if recipe.get("target_scale") == "log":
+            refuse(f"{key}.target_scale", "spectra have negative parts, and a scale of their own; set linear")
 
 
 def _check_structures(config):

@@ -12,9 +12,10 @@ from torch.func import vmap
 
 from matpretrain.cohort import Cohort, level
 from matpretrain.composition import Compositions
+from matpretrain.files import DataError
 from matpretrain.members import fold_weights, keep
 from matpretrain.objectives import SUPERVISED
-from matpretrain.outputs import decode, learned, n_outputs, smoothing
+from matpretrain.outputs import SCALES, decode, learned, n_outputs, smoothing
 from matpretrain.recipe import Recipe
 from matpretrain.spectra import COMPRESS, one_below_another
 from matpretrain.splits import fold_numbers, inner_split
@@ -50,6 +51,7 @@ class Training:
         cohort: folds that train as one network with stacked weights (cohort.Cohort), "all", or "auto": all of them on a GPU, one on a
             CPU, where a step is bound by its arithmetic; one where the network cannot be stacked.
         name: of this one among Trainings that are one job (finetune_together.py), "model/seed0"; empty for a job of its own.
+        target_scale: name in outputs.SCALES, on which the target is learned.
     """
 
     table: pd.DataFrame
@@ -67,6 +69,7 @@ class Training:
     initial: str | None = None
     cohort: int | str = "auto"
     name: str = ""
+    target_scale: str = "linear"
 
     def network(self):
         """The module of the package with the network."""
@@ -85,8 +88,17 @@ class Training:
 
     @property
     def target(self):
-        """[n, T] what is learned, NaN where it is unknown."""
+        """[n, T] the target, or COMPRESSed spectra, NaN where it is unknown."""
         return self.table["target"].to_numpy()[:, None] if self.spectra is None else COMPRESS(self.spectra.values)
+
+    def learned(self):
+        """[n, T] the target on its scale. DataError: a row has no place on it."""
+        if self.target_scale == "log" and (self.target <= 0).any():
+            row = self.table[(self.target <= 0).any(1)].iloc[0]
+            raise DataError(
+                f"the target of {row['id']} is {row['target']:g}, which has no logarithm; give the dataset recipe: {{target_scale: linear}}"
+            )
+        return SCALES[self.target_scale][0](self.target)
 
     def record(self):
         """What has to be known besides the weights to build the networks and to read their outputs: part of model.json."""
@@ -95,6 +107,7 @@ class Training:
             "encoder": self.encoder,
             "n_outputs": n_outputs({"loss": self.loss, **spectra}),
             "loss": self.loss,
+            "target_scale": self.target_scale,
             "recipe": vars(self.recipe),
             "size": self.size,
             "inner_fraction": self.inner_fraction,
@@ -178,18 +191,19 @@ def train_members(members, say, state=None):
 
     Raises:
         Diverged, Stopped: as fit_cohort.
-        DataError: as initial_network.
+        DataError: as Training.learned and initial_network.
     """
     training = members[0][0]
     recipe, device, target, record = training.recipe, training.device, training.target, training.record()
     splits = [own.split(fold) for own, fold in members]
-    mean = [np.nanmean(target[train]) for train, _, _ in splits]
-    std = [np.nanstd(target[train], ddof=1) for train, _, _ in splits]
+    to_learn = training.learned()
+    mean = [np.nanmean(to_learn[train]) for train, _, _ in splits]
+    std = [np.nanstd(to_learn[train], ddof=1) for train, _, _ in splits]
     std = [own if own > 0 else 1.0 for own in std]
     watched = len(splits[0][1]) > 0
 
     loss, smoothed, inputs = SUPERVISED[training.loss][0], smoothing(record), training.inputs
-    scaled = np.stack([(target - m) / s for m, s in zip(mean, std, strict=True)])
+    scaled = np.stack([(to_learn - m) / s for m, s in zip(mean, std, strict=True)])
     scaled = torch.as_tensor(scaled, dtype=torch.float32, device=device)  # [members, n, T]
     member = torch.arange(len(members), device=device)[:, None]
     cohort = Cohort([initial_network(own, fold, say) for own, fold in members])
