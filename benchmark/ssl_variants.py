@@ -1,4 +1,4 @@
-"""Variants of self-supervision, each pretrained for a few epochs on one corpus and judged without a test row.
+"""Variants of pretraining, each pretrained for a few epochs on one corpus and judged without a test row.
 
 The frozen encoder's outputs are fitted by ridge regression on four fifths of every outer training part and scored on the
 other fifth (MAE, mean over folds); their effective rank is the exponential of the entropy of the eigenvalues of their
@@ -7,6 +7,8 @@ correlations. Prints a row per variant and seed; one thread each.
 snakemake -c1 -- results/data/mp_transport/compositions.npz results/features/mp_transport/magpie.npy results/data/elements/matscholar.npy \\
     results/data/matbench_{steels,jdft2d,phonons,dielectric}/{table.csv,compositions.npz}
 ssl_variants.py mp_transport matbench_steels matbench_jdft2d matbench_phonons matbench_dielectric
+With results/features/materials_project/structure.npy also
+ssl_variants.py materials_project DATASETS --variants mml "mml, hidden layers"
 """
 
 import argparse
@@ -73,7 +75,8 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("corpus")
     parser.add_argument("datasets", nargs="+")
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    of_formulas = [name for name, (tasks, _) in VARIANTS.items() if "structure" not in tasks]  # mml: a corpus of structures
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=of_formulas)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="of weights, order and masks; one says little")
     parser.add_argument("--results", type=Path, default=PROJECT / "results")
