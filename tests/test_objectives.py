@@ -168,5 +168,8 @@ def test_projectors_are_linear_unless_asked(vectors):
     assert count(model.tasks["magpie"]) == 256 * 145 + 145
     assert [layer.out_features for layer in model.tasks["structure"].projector[::2]] == [1024, 512, 256, 256]
     deep = pretext(vectors, {"barlow_twins": {"hidden": [512], "width": 8}}, {}).tasks["barlow_twins"].projector
-    assert [type(layer).__name__ for layer in deep] == ["Linear", "BatchNorm1d", "ReLU", "Linear"]
+    assert [type(layer).__name__ for layer in deep] == ["Linear", "Standardised", "ReLU", "Linear"]
     assert [(layer.in_features, layer.out_features) for layer in deep[::3]] == [(256, 512), (512, 8)]
+    z = torch.randn(7, 512)
+    assert torch.allclose(deep[1](z), torch.nn.BatchNorm1d(512)(z), atol=1e-5)
+    assert torch.equal(deep[1](z[:1]), torch.zeros(1, 512))  # the last batch of an epoch may have one row

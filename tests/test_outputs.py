@@ -1,16 +1,19 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from small_problem import recipe
+from snakemake.iocontainers import Namedlist
 
 from matpretrain import supervised
 from matpretrain.composition import matscholar_vectors, parse_formulas
+from matpretrain.folds import of_job
 from matpretrain.outputs import decode, learned, n_outputs, smoothing
 from matpretrain.sources import read_embedded
 from matpretrain.spectra import smoothing_matrix
 from matpretrain.splits import outer_folds
 
 FAULTS = "Targets"
-
 RNG = np.random.default_rng(0)
 ENERGY = [1.0, 1.5, 2.0, 2.5, 3.0]
 
@@ -51,29 +54,44 @@ def test_spectra_are_smoothed_scaled_back_and_expanded(resolution):
     assert prediction == pytest.approx(np.sinh(expected)) and deviation.shape == (3, 10) and np.isnan(deviation).all()
 
 
-def test_logarithms_are_learned_and_errors_are_in_the_unit(fault):
+def test_logarithms_are_learned_and_errors_are_in_the_unit():
     table = read_embedded("pymatgen_exp_formation_energy").sample(62, random_state=1).reset_index(drop=True)
     table = table.assign(fold=outer_folds(62))
+
+    slow = recipe(epochs=3, learning_rate=1e-3, select="last", clip=1.0)
 
     def train(target, **options):
         own = supervised.Training(
             table.assign(target=target), parse_formulas(table["formula"].tolist())[0], encoder="roost",
-            arguments={"element_vectors": np.nan_to_num(matscholar_vectors())}, weights=None, loss="robust_l1", recipe=recipe(epochs=3),
+            arguments={"element_vectors": np.nan_to_num(matscholar_vectors())}, weights=None, loss="robust_l1", recipe=slow,
             inner_fraction=0.1, size=None, seed=0, device="cpu", **options,
         )  # fmt: skip
-        return supervised.train_members([(own, 1)], lambda text: None)[0]
+        return supervised.train_members([(own, 1), (own, 3)], lambda text: None)[1]  # two at once, the second
 
     predictions, history, kept = train(np.exp(table["target"]), target_scale="log")
     expected, _, as_kept = train(table["target"])
-    assert predictions["prediction"].to_numpy() == pytest.approx(np.exp(expected["prediction"]))
+    assert predictions["prediction"].to_numpy() == pytest.approx(np.exp(expected["prediction"]), rel=1e-3)  # rounded otherwise
     deviation = predictions["prediction"] * expected["aleatoric_std"]
-    assert predictions["aleatoric_std"].to_numpy() == pytest.approx(deviation)
+    assert predictions["aleatoric_std"].to_numpy() == pytest.approx(deviation, rel=1e-3)
     watched = predictions[predictions["part"] == "validation"]
     assert history["mae"].iloc[-1] == pytest.approx((watched["prediction"] - watched["target"]).abs().mean())
     assert (kept["mean"], kept["std"]) == pytest.approx((as_kept["mean"], as_kept["std"]))
+
+
+def test_the_scale_of_a_recipe_reaches_the_training_and_refuses_what_has_no_logarithm(fault, tmp_path):
+    table = read_embedded("pymatgen_exp_formation_energy").head(6)
+    np.savez(tmp_path / "compositions.npz", **parse_formulas(table["formula"].tolist())[0].arrays())
+    files = {"table": str(tmp_path / "table.csv"), "compositions": str(tmp_path / "compositions.npz")}
+    settings = {**vars(recipe()), "loss": "l1", "target_scale": "log"}
+    params = {"arguments": {}, "recipe": settings, "encoder": "roost", "inner_fraction": 0.1, "size": None}
+    job = SimpleNamespace(params=Namedlist(fromdict=params), input=Namedlist(fromdict=files))
+    own = {"seed": 0, "weights": None}
+    table.assign(target=2.0, fold=0).to_csv(files["table"], index=False)
+    training = of_job(job, "cpu", **own)
+    assert training.target_scale == training.record()["target_scale"] == "log" and training.recipe == recipe()
+    assert training.scaled_target == pytest.approx(np.full((6, 1), np.log(2)))
+    table.assign(target=[1, 2, 0, 4, -5, 6], fold=0).to_csv(files["table"], index=False)
     with fault(
-        "A target without a logarithm",
-        f"the target of {table['id'][0]} is -",
-        "give the dataset recipe: {target_scale: linear}",
+        "A target without a logarithm", "table.csv: row 3", "(and 1 more rows)", "the target is 0", "target_scale: linear"
     ):
-        train(table["target"].abs() * -1, target_scale="log")
+        of_job(job, "cpu", **own)

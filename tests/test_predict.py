@@ -36,10 +36,10 @@ def quiet(text):
     pass
 
 
-def train(folder, loss="robust_l1", seeds=(0, 1), threads=1):
+def train(folder, loss="robust_l1", seeds=(0, 1), threads=1, target_scale="linear"):
     """Train Roost on 40 computed Seebeck coefficients. Returns the table and the predictions."""
     table = read_embedded("matminer_transport_seebeck_p").sample(40, random_state=1).reset_index(drop=True)
-    table = table.assign(fold=outer_folds(40, N_FOLDS))
+    table = table.assign(fold=outer_folds(40, N_FOLDS), target=table["target"].abs() + 1)
     compositions, _ = parse_formulas(table["formula"].tolist())
     config = load("config/config.yaml")["recipe"]
     recipe = {**config, "epochs": 2, "min_steps": 4}
@@ -58,10 +58,11 @@ def train(folder, loss="robust_l1", seeds=(0, 1), threads=1):
             size=None,
             seed=seed,
             device="cpu",
+            target_scale=target_scale,
         )
         predictions, _, kept = all_folds(training, threads, quiet, folder / f"state{seed}")
         record = {"encoder": "roost", "n_outputs": 2 if loss == "robust_l1" else 1, "loss": loss, "recipe": recipe}
-        record |= {"dataset": "mine", "model": "roost", "seed": seed, "unit": "microvolt/K"}
+        record |= {"target_scale": target_scale, "dataset": "mine", "model": "roost", "seed": seed, "unit": "microvolt/K"}
         save_members(kept, {"element_vectors": VECTORS}, compositions, record, folder / f"seed{seed}")
         rows.append(predictions)
     return table, pd.concat(rows)
@@ -221,6 +222,16 @@ def test_ids_are_kept_and_unknown_elements_dropped_on_request(trained, formulas,
         predict_file(formulas("formula\nOg\n"), seed_folders(trained[0]), unknown_elements="drop", say=quiet)
 
 
+def test_networks_of_logarithms_predict_what_they_predicted_in_training(tmp_path):
+    table, predictions = train(tmp_path, seeds=(0,), target_scale="log")
+    means, stds = member_predictions(load_members([tmp_path / "seed0"]), parse_formulas(table["formula"].tolist())[0])
+    for fold in range(N_FOLDS):
+        rows = np.flatnonzero(table["fold"] == fold)
+        test = predictions.query(f"fold == {fold} and part == 'test'").set_index("id").loc[table["id"].to_numpy()[rows]]
+        assert means[fold, rows] == pytest.approx(test["prediction"].to_numpy(), rel=1e-5)
+        assert stds[fold, rows] == pytest.approx(test["aleatoric_std"].to_numpy(), rel=1e-5)
+
+
 def test_a_loss_without_uncertainty_gives_none(formulas, tmp_path):
     train(tmp_path, loss="l1", seeds=(3,))
     table = predict_file(formulas(), [tmp_path / "seed3"], say=quiet)
@@ -342,10 +353,15 @@ def test_bad_models_end_with_one_line(copied, formulas, capsys, fault, what, dam
 
 
 @pytest.mark.parametrize(
-    ("loss", "words"), [("l2", "seed1/model.json: .*its loss is l2"), ("l1", "2 outputs are not those of the loss")]
+    ("changes", "words"),
+    [
+        ({"loss": "l2"}, "seed1/model.json: .*its loss is l2"),
+        ({"loss": "l1"}, "2 outputs are not those of the loss"),
+        ({"target_scale": "sqrt"}, "seed1/model.json: .*its target_scale is sqrt"),
+    ],
 )
-def test_a_record_names_a_loss_that_the_outputs_have(copied, formulas, loss, words):
-    edit_record(loss=loss)(copied)
+def test_a_record_names_a_loss_and_a_scale_that_are_known(copied, formulas, changes, words):
+    edit_record(**changes)(copied)
     with pytest.raises(DataError, match=words):
         predict_file(formulas(), [copied / "seed1"], say=quiet)
 

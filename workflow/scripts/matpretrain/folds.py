@@ -9,7 +9,7 @@ import torch
 
 from matpretrain.composition import Compositions
 from matpretrain.devices import describe
-from matpretrain.files import read_csv
+from matpretrain.files import DataError, place, read_csv
 from matpretrain.processes import Stopped, side_by_side
 from matpretrain.provenance import stacks
 from matpretrain.recipe import Recipe
@@ -22,14 +22,24 @@ TOGETHER = "together.json"  # beside the folds of a job of several Trainings: de
 
 
 def of_job(snakemake, device, **own):
-    """The Training of a job; `own` are its seed, cohort and what else single ones of several have."""
+    """The Training of a job; `own` are its seed, cohort and what else single ones of several have.
+
+    Raises:
+        DataError: a target that is not positive has no logarithm.
+    """
     p, files = snakemake.params, snakemake.input
     arguments, recipe = dict(p.arguments), dict(p.recipe)
     loss, scale = recipe.pop("loss"), recipe.pop("target_scale")  # pretraining has recipes without them
     if files.get("elements"):
         arguments["element_vectors"] = np.load(files.elements)
+    table = read_csv(files.table, dtype={"id": str, "formula": str})
+    if scale == "log" and len(bad := np.flatnonzero(table["target"] <= 0)):
+        raise DataError(
+            f"{place(table, files.table, bad)}: the target is {table['target'].iloc[bad[0]]:g}, which has no logarithm; correct the source "
+            "or set recipe: {target_scale: linear} for this dataset"
+        )
     return Training(
-        read_csv(files.table, dtype={"id": str, "formula": str}),
+        table,
         files.get("structures") or Compositions.read(files.compositions),
         encoder=p.encoder,
         arguments=arguments,
@@ -160,4 +170,10 @@ def read_fold(fold, training, path):
 
 
 def _identity(fold, training):
-    return {"fold": fold, "seed": training.seed, "recipe": vars(training.recipe)}
+    return {
+        "fold": fold,
+        "seed": training.seed,
+        "loss": training.loss,
+        "target_scale": training.target_scale,
+        "recipe": vars(training.recipe),
+    }

@@ -156,7 +156,8 @@ def _load_seed(folder):
         raise DataError(f"{path}: not the weights of a trained network ({error}); train again or correct the path") from None
     path = folder / RECORD
     try:
-        record = {"target_scale": "linear"} | json.loads(path.read_text())  # older networks know no other
+        record = json.loads(path.read_text())
+        record.setdefault("target_scale", "linear")  # older networks know no other
         recipe = Recipe(**record["recipe"])
         build = importlib.import_module(f"matpretrain.{record['encoder']}").Model
         arguments = record["arguments"] | ({VECTORS: shared[VECTORS]} if VECTORS in shared else {})

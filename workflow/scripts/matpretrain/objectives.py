@@ -98,8 +98,19 @@ def projector(*widths, normalised=False):
     """Linear layers between the widths, each but the last followed by ReLU; `normalised` over the batch before it (Zbontar et al. 2021)."""
     layers = []
     for a, b in itertools.pairwise(widths):
-        layers += [nn.Linear(a, b), *[nn.BatchNorm1d(b, track_running_stats=False)] * normalised, nn.ReLU()]
+        layers += [nn.Linear(a, b), *[Standardised(b)] * normalised, nn.ReLU()]
     return nn.Sequential(*layers[: -2 if normalised else -1])
+
+
+class Standardised(nn.Module):
+    """Batch normalisation of [n, d] by the batch at hand, training or not; a single row becomes the bias."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(width)), nn.Parameter(torch.zeros(width))
+
+    def forward(self, z):
+        return standardised(z) * self.weight + self.bias
 
 
 class BarlowTwins(nn.Module):

@@ -4,18 +4,31 @@ A record is what has to be known besides the outputs, from `Training.record` or 
 objectives.SUPERVISED), target_scale (name in SCALES) and, of networks of spectra, energy [G] and resolution, both in eV.
 """
 
+from collections.abc import Callable
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 
 from matpretrain.objectives import SUPERVISED
 from matpretrain.spectra import PARTS, RESTORE, smoother
 
-# What is learned of a target on a scale, the way back, and how much the target changes with what is learned, as a function of the target.
-SCALES = {
-    "linear": (np.asarray, np.asarray, np.ones_like),
-    "log": (np.log, np.exp, np.asarray),
-}
+
+class Scale(NamedTuple):
+    """A scale on which targets are learned: functions of arrays.
+
+    Attributes:
+        apply: from the target to what is learned.
+        restore: the way back.
+        slope: of the way back, at a target.
+    """
+
+    apply: Callable
+    restore: Callable
+    slope: Callable
+
+
+SCALES = {"linear": Scale(np.asarray, np.asarray, np.ones_like), "log": Scale(np.log, np.exp, np.asarray)}
 
 
 def n_outputs(record):
@@ -40,15 +53,14 @@ def learned(outputs, record, mean, std):
     Args:
         outputs: float64 array [n, k] of a network that was trained on (what is learned - mean) / std.
     """
-    _, restore, _ = SCALES[record["target_scale"]]
-    return restore(_split(smoothing(record)(outputs), record)[0] * std + mean)
+    return SCALES[record["target_scale"]].restore(_split(smoothing(record)(outputs), record)[0] * std + mean)
 
 
 def decode(outputs, record, mean, std):
     """Predictions [n, T] and their standard deviation [n, T], both in the unit of the target; T = 2 G for spectra.
 
-    The standard deviation is NaN where the loss predicts none, and for spectra. On the scale log the prediction is the median, and the
-    standard deviation that of the logarithm times the prediction (first order).
+    The standard deviation is NaN where the loss predicts none, and for spectra. Of logarithms, it is theirs times the prediction (first
+    order), and the prediction the median (l1, robust_l1) or the geometric mean (mse).
 
     Args:
         outputs: float64 array [n, k] of a network that was trained on (what is learned - mean) / std.
@@ -56,8 +68,9 @@ def decode(outputs, record, mean, std):
     prediction, parts = learned(outputs, record, mean, std), _split(outputs, record)
     if "energy" in record:
         return RESTORE(prediction), np.full_like(prediction, np.nan)
-    _, _, slope = SCALES[record["target_scale"]]
-    return prediction, np.exp(parts[1]) * std * slope(prediction) if len(parts) > 1 else np.full_like(prediction, np.nan)
+    if len(parts) == 1:
+        return prediction, np.full_like(prediction, np.nan)
+    return prediction, np.exp(parts[1]) * std * SCALES[record["target_scale"]].slope(prediction)
 
 
 def _split(outputs, record):

@@ -178,7 +178,7 @@ def _check_strategies(config):
     recipes = {"pretraining_recipe": config["pretraining_recipe"]}
     recipes |= {f"pretraining.{name}.recipe": entry.get("recipe", {}) for name, entry in config["pretraining"].items()}
     for key, recipe in recipes.items():
-        for unused in {"loss", "target_scale"} & set(recipe):
+        for unused in [key for key in ("loss", "target_scale") if key in recipe]:
             refuse(f"{key}.{unused}", "pretraining has the losses and targets of its tasks; remove it")
     for name, entry in config["pretraining"].items():
         key, corpus, encoder = f"pretraining.{name}", config["corpora"][entry["corpus"]], entry["encoder"]

@@ -12,7 +12,6 @@ from torch.func import vmap
 
 from matpretrain.cohort import Cohort, level
 from matpretrain.composition import Compositions
-from matpretrain.files import DataError
 from matpretrain.members import fold_weights, keep
 from matpretrain.objectives import SUPERVISED
 from matpretrain.outputs import SCALES, decode, learned, n_outputs, smoothing
@@ -91,14 +90,10 @@ class Training:
         """[n, T] the target, or COMPRESSed spectra, NaN where it is unknown."""
         return self.table["target"].to_numpy()[:, None] if self.spectra is None else COMPRESS(self.spectra.values)
 
-    def learned(self):
-        """[n, T] the target on its scale. DataError: a row has no place on it."""
-        if self.target_scale == "log" and (self.target <= 0).any():
-            row = self.table[(self.target <= 0).any(1)].iloc[0]
-            raise DataError(
-                f"the target of {row['id']} is {row['target']:g}, which has no logarithm; give the dataset recipe: {{target_scale: linear}}"
-            )
-        return SCALES[self.target_scale][0](self.target)
+    @property
+    def scaled_target(self):
+        """[n, T] the target on its scale: what is learned."""
+        return SCALES[self.target_scale].apply(self.target)
 
     def record(self):
         """What has to be known besides the weights to build the networks and to read their outputs: part of model.json."""
@@ -191,12 +186,12 @@ def train_members(members, say, state=None):
 
     Raises:
         Diverged, Stopped: as fit_cohort.
-        DataError: as Training.learned and initial_network.
+        DataError: as initial_network.
     """
     training = members[0][0]
     recipe, device, target, record = training.recipe, training.device, training.target, training.record()
     splits = [own.split(fold) for own, fold in members]
-    to_learn = training.learned()
+    to_learn = training.scaled_target
     mean = [np.nanmean(to_learn[train]) for train, _, _ in splits]
     std = [np.nanstd(to_learn[train], ddof=1) for train, _, _ in splits]
     std = [own if own > 0 else 1.0 for own in std]
