@@ -171,17 +171,21 @@ def check_spread(table, path, target="target"):
         )
 
 
-def log10_targets(table, path):
-    """Return the table with the decimal logarithm of its targets.
+def check_logarithms(table, path, setting):
+    """Whether the targets of a table have logarithms, which a setting asks for.
 
     Raises:
         DataError: naming the first row whose target is not positive.
     """
     bad = np.flatnonzero(table["target"].to_numpy() <= 0)
     if len(bad):
-        raise DataError(
-            f"{place(table, path, bad)}: target {table['target'].iloc[bad[0]]:g} has no logarithm; remove the row or log10: true"
-        )
+        value = table["target"].iloc[bad[0]]
+        raise DataError(f"{place(table, path, bad)}: target {value:g} has no logarithm; remove the row or {setting}")
+
+
+def log10_targets(table, path):
+    """Return the table with the decimal logarithm of its targets; DataError as check_logarithms."""
+    check_logarithms(table, path, "log10: true")
     return table.assign(target=np.log10(table["target"]))
 
 

@@ -8,8 +8,9 @@ import pandas as pd
 import torch
 
 from matpretrain.composition import Compositions
+from matpretrain.data import check_logarithms
 from matpretrain.devices import describe
-from matpretrain.files import DataError, place, read_csv
+from matpretrain.files import read_csv
 from matpretrain.processes import Stopped, side_by_side
 from matpretrain.provenance import stacks
 from matpretrain.recipe import Recipe
@@ -25,7 +26,7 @@ def of_job(snakemake, device, **own):
     """The Training of a job; `own` are its seed, cohort and what else single ones of several have.
 
     Raises:
-        DataError: a target that is not positive has no logarithm.
+        DataError: as data.check_logarithms, where they are learned.
     """
     p, files = snakemake.params, snakemake.input
     arguments, recipe = dict(p.arguments), dict(p.recipe)
@@ -33,11 +34,8 @@ def of_job(snakemake, device, **own):
     if files.get("elements"):
         arguments["element_vectors"] = np.load(files.elements)
     table = read_csv(files.table, dtype={"id": str, "formula": str})
-    if scale == "log" and len(bad := np.flatnonzero(table["target"] <= 0)):
-        raise DataError(
-            f"{place(table, files.table, bad)}: the target is {table['target'].iloc[bad[0]]:g}, which has no logarithm; correct the source "
-            "or set recipe: {target_scale: linear} for this dataset"
-        )
+    if scale == "log":
+        check_logarithms(table, files.table, "target_scale: log")
     return Training(
         table,
         files.get("structures") or Compositions.read(files.compositions),

@@ -157,7 +157,7 @@ def _load_seed(folder):
     path = folder / RECORD
     try:
         record = json.loads(path.read_text())
-        record.setdefault("target_scale", "linear")  # older networks know no other
+        record.setdefault("target_scale", "asinh" if "energy" in record else "linear")  # as older networks learned
         recipe = Recipe(**record["recipe"])
         build = importlib.import_module(f"matpretrain.{record['encoder']}").Model
         arguments = record["arguments"] | ({VECTORS: shared[VECTORS]} if VECTORS in shared else {})

@@ -95,11 +95,12 @@ def barlow_twins(a, b, off_diagonal):
 
 
 def projector(*widths, normalised=False):
-    """Linear layers between the widths, each but the last followed by ReLU; `normalised` over the batch before it (Zbontar et al. 2021)."""
+    """Module [B, first width] -> [B, last width]: linear layers, with ReLU and, if `normalised`, batch normalisation before it between
+    them (Zbontar et al. 2021, section 2.2)."""
     layers = []
-    for a, b in itertools.pairwise(widths):
-        layers += [nn.Linear(a, b), *[Standardised(b)] * normalised, nn.ReLU()]
-    return nn.Sequential(*layers[: -2 if normalised else -1])
+    for a, b in itertools.pairwise(widths[:-1]):
+        layers += [nn.Linear(a, b), Standardised(b), nn.ReLU()] if normalised else [nn.Linear(a, b), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(*widths[-2:]))
 
 
 class Standardised(nn.Module):

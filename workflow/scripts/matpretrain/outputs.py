@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from matpretrain.objectives import SUPERVISED
-from matpretrain.spectra import PARTS, RESTORE, smoother
+from matpretrain.spectra import PARTS, smoother
 
 
 class Scale(NamedTuple):
@@ -28,7 +28,12 @@ class Scale(NamedTuple):
     slope: Callable
 
 
-SCALES = {"linear": Scale(np.asarray, np.asarray, np.ones_like), "log": Scale(np.log, np.exp, np.asarray)}
+SCALES = {
+    "linear": Scale(np.asarray, np.asarray, np.ones_like),
+    "log": Scale(np.log, np.exp, np.asarray),
+    # linear near zero, logarithmic far away, of either sign
+    "asinh": Scale(np.arcsinh, np.sinh, lambda target: np.hypot(1, target)),
+}
 
 
 def n_outputs(record):
@@ -48,29 +53,33 @@ def _smoother(energy, resolution):
 
 
 def learned(outputs, record, mean, std):
-    """Predictions [n, T] of the target, in its unit, or of a COMPRESSed spectrum.
+    """Predictions [n, T] as they are validated: in the unit of the target; of spectra on their scale, where metals do not drown the others.
 
     Args:
         outputs: float64 array [n, k] of a network that was trained on (what is learned - mean) / std.
     """
-    return SCALES[record["target_scale"]].restore(_split(smoothing(record)(outputs), record)[0] * std + mean)
+    return _on_scale(outputs, record, mean, std) if "energy" in record else decode(outputs, record, mean, std)[0]
 
 
 def decode(outputs, record, mean, std):
     """Predictions [n, T] and their standard deviation [n, T], both in the unit of the target; T = 2 G for spectra.
 
-    The standard deviation is NaN where the loss predicts none, and for spectra. Of logarithms, it is theirs times the prediction (first
-    order), and the prediction the median (l1, robust_l1) or the geometric mean (mse).
+    The standard deviation is NaN where the loss predicts none. On another scale than linear it is that there times the slope of the way
+    back (first order); the prediction is the median (l1, robust_l1), for mse the mean there, brought back (of logarithms the geometric mean).
 
     Args:
         outputs: float64 array [n, k] of a network that was trained on (what is learned - mean) / std.
     """
-    prediction, parts = learned(outputs, record, mean, std), _split(outputs, record)
-    if "energy" in record:
-        return RESTORE(prediction), np.full_like(prediction, np.nan)
+    scale, parts = SCALES[record["target_scale"]], _split(outputs, record)
+    prediction = scale.restore(_on_scale(outputs, record, mean, std))
     if len(parts) == 1:
         return prediction, np.full_like(prediction, np.nan)
-    return prediction, np.exp(parts[1]) * std * SCALES[record["target_scale"]].slope(prediction)
+    return prediction, np.exp(parts[1]) * std * scale.slope(prediction)
+
+
+def _on_scale(outputs, record, mean, std):
+    """Predictions [n, T] of what is learned: the target on its scale."""
+    return _split(smoothing(record)(outputs), record)[0] * std + mean
 
 
 def _split(outputs, record):

@@ -250,7 +250,7 @@ def _check_spectra(config):
         if recipe.get("loss") == "robust_l1":
             refuse(f"{key}.loss", "spectra are learned with l1 or mse; choose one of them")
         if recipe.get("target_scale") == "log":
-            refuse(f"{key}.target_scale", "spectra have negative parts, and a scale of their own; set linear")
+            refuse(f"{key}.target_scale", "spectra have negative parts, which have no logarithm; set asinh")
 
 
 def _check_structures(config):

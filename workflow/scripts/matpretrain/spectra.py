@@ -11,7 +11,6 @@ UNKNOWN = complex(np.nan, np.nan)
 SAME = 1e-9  # relative to a step, or eV; energies are written with few digits, and sums of steps miss them by less
 GAP = 0.5  # eV; between tabulated points further apart than this a spectrum is unknown
 NOISE = 0.01  # relative: up to it two values at one energy are the same (the first stays), and a negative eps_im is none
-COMPRESS, RESTORE = np.arcsinh, np.sinh  # linear near zero, logarithmic far away: metals reach hundreds at low energies
 KK_WINDOW = (1.0, 6.0)  # eV; far enough from the ends of the grid, beyond which the integral is cut off
 
 

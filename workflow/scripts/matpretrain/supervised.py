@@ -16,7 +16,7 @@ from matpretrain.members import fold_weights, keep
 from matpretrain.objectives import SUPERVISED
 from matpretrain.outputs import SCALES, decode, learned, n_outputs, smoothing
 from matpretrain.recipe import Recipe
-from matpretrain.spectra import COMPRESS, one_below_another
+from matpretrain.spectra import one_below_another
 from matpretrain.splits import fold_numbers, inner_split
 from matpretrain.subsets import outer_split
 from matpretrain.training import fit_cohort, predict_members
@@ -87,8 +87,8 @@ class Training:
 
     @property
     def target(self):
-        """[n, T] the target, or COMPRESSed spectra, NaN where it is unknown."""
-        return self.table["target"].to_numpy()[:, None] if self.spectra is None else COMPRESS(self.spectra.values)
+        """[n, T] the target in its unit, NaN where it is unknown."""
+        return self.table["target"].to_numpy()[:, None] if self.spectra is None else self.spectra.values
 
     @property
     def scaled_target(self):
@@ -189,9 +189,10 @@ def train_members(members, say, state=None):
         DataError: as initial_network.
     """
     training = members[0][0]
-    recipe, device, target, record = training.recipe, training.device, training.target, training.record()
+    recipe, device, record = training.recipe, training.device, training.record()
     splits = [own.split(fold) for own, fold in members]
     to_learn = training.scaled_target
+    validated = training.target if training.spectra is None else to_learn  # as outputs.learned
     mean = [np.nanmean(to_learn[train]) for train, _, _ in splits]
     std = [np.nanstd(to_learn[train], ddof=1) for train, _, _ in splits]
     std = [own if own > 0 else 1.0 for own in std]
@@ -218,7 +219,7 @@ def train_members(members, say, state=None):
             return [{"mae": math.nan}] * cohort.size
         scores = []
         for k, output in enumerate(outputs(cohort, "validation")):
-            error = learned(output, record, mean[k], std[k]) - target[splits[k][1]]
+            error = learned(output, record, mean[k], std[k]) - validated[splits[k][1]]
             scores.append({"mae": float(np.nanmean(np.abs(error)))})
         return scores
 
