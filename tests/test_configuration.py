@@ -122,9 +122,19 @@ def test_networks_tasks_and_corpora_that_do_not_fit_are_refused(fault, what, cha
             {"models": {"finder": {"arguments": {"mode": "both"}}}},
             "models.finder.arguments.mode: 'both' is not one of",
         ),
+        (
+            "A statistic that no forest predicts",
+            {"models": {"rf-magpie": {"arguments": {"prediction": "mode"}}}},
+            "models.rf-magpie.arguments.prediction: 'mode' is not one of",
+        ),
+        (
+            "A share of the features above one",
+            {"models": {"rf-magpie": {"arguments": {"max_features": 30}}}},
+            "models.rf-magpie.arguments.max_features: 30 is greater than",
+        ),
     ],
 )
-def test_spectra_and_modes_that_do_not_fit_are_refused(fault, what, changes, line, shipped):
+def test_spectra_and_arguments_that_do_not_fit_are_refused(fault, what, changes, line, shipped):
     with fault(what, f"config key {line}"):
         check(overlaid(shipped, changes), PROJECT)
 

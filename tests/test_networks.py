@@ -19,7 +19,7 @@ NETWORKS = [
     (
         "An argument that a baseline does not have",
         model(estimator="random_forest", features="magpie", arguments={"tres": 5}),
-        "models.mine.arguments.tres: random_forest has no such argument, it has trees; remove it",
+        "models.mine.arguments.tres: random_forest has no such argument, it has trees, prediction, max_features; remove it",
     ),
     (
         "An argument that a network does not have",

@@ -156,20 +156,6 @@ def test_the_correction_takes_the_sizes_of_the_folds():
     assert np.isnan([one["p"], one["p_corrected"], one["p_wilcoxon"]]).all()
 
 
-def test_predictions_of_a_forest_do_not_depend_on_its_threads():
-    from fit_baseline import fit_baseline
-
-    from matpretrain import estimators
-
-    values = np.random.default_rng(0).normal(size=(40, 20))
-    table = pd.DataFrame({"id": [f"r{i}" for i in range(40)], "target": values[:, 0], "fold": np.arange(40) % 2})
-    runs = [
-        fit_baseline(table, values, lambda: estimators.random_forest(0), threads, print)["prediction"].to_numpy()
-        for threads in (1, 2)
-    ]
-    assert np.array_equal(*runs)
-
-
 @pytest.mark.parametrize("task", TASKS)
 def test_the_mean_predictor_equals_the_matbench_dummy(mirror, task):
     from fit_baseline import fit_baseline

@@ -229,7 +229,7 @@ def test_a_comment_reruns_nothing_and_a_formula_what_uses_it(finished):
 
 
 def test_scripts_are_tracked_like_modules(finished):
-    edit_module(finished, "matpretrain/estimators.py", "    return RandomForest", "    # many\n    return RandomForest")
+    edit_module(finished, "matpretrain/estimators.py", "    forest = RandomForest", "    # many\n    forest = RandomForest")
     edit_module(finished, "matpretrain/jobs.py", "error: {error}", "error was: {error}")
     assert finished.planned(*finished.arguments) == []
     edit_module(finished, "matpretrain/estimators.py", "trees=500", "trees=400")

@@ -28,7 +28,7 @@ def fit_baseline(table, features, build, threads, say, size=None):
     Args:
         table: data frame id, target, fold.
         features: [rows, n].
-        build: function () -> scikit-learn regressor.
+        build: function () -> regressor with scikit-learn's fit() and predict().
 
     Returns:
         Data frame id, fold, part, target, prediction, aleatoric_std (missing).
@@ -39,7 +39,7 @@ def fit_baseline(table, features, build, threads, say, size=None):
         train, test = outer_split(table["fold"].to_numpy(), fold, size)
         with parallel_config("threading", n_jobs=threads):
             model = build().fit(features[train], target[train])
-        prediction = model.predict(features[test])  # in one thread: several add up the trees in any order, to other last digits
+        prediction = model.predict(features[test])
         say(f"fold {fold}: test MAE {np.abs(prediction - target[test]).mean():.5g}")
         parts.append(
             pd.DataFrame(

@@ -1,0 +1,62 @@
+"""How a random forest should predict, judged on out-of-bag rows of the outer training parts: no test row is looked at.
+
+Prints a CSV: MAE of the mean and of the median of the trees that have not seen a row, with all or a third of the features per
+split, for each fold. Needs tables and features of the workflow:
+
+snakemake -c1 -- results/data/matbench_steels/{table.csv,compositions.npz} results/features/matbench_steels/{magpie,fl}.npy
+forests.py matbench_steels:magpie matbench_steels:fl matbench_steels:onehot
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+from joblib import parallel_config
+
+from matpretrain.estimators import random_forest
+from matpretrain.files import read_csv
+from matpretrain.splits import fold_numbers
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+
+def out_of_bag(forest, features):
+    """Predictions [trees, rows] of a fitted Forest for its own rows, NaN where a tree has seen the row."""
+    predictions = forest.trees(features)
+    for tree, rows in zip(predictions, forest.forest.estimators_samples_, strict=True):
+        tree[rows] = np.nan
+    return predictions
+
+
+def main():
+    sys.path.insert(0, str(PROJECT / "workflow/scripts"))
+    from fit_baseline import load_features
+
+    parser = argparse.ArgumentParser()
+    parser.add_argument("tables", nargs="+", metavar="DATASET:FEATURES")
+    parser.add_argument("--trees", type=int, default=150)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--results", type=Path, default=PROJECT / "results")
+    given = parser.parse_args()
+    print("dataset,features,max_features,fold,mean,median")
+    for name in given.tables:
+        dataset, kind = name.split(":")
+        folder = given.results / "data" / dataset
+        table = read_csv(folder / "table.csv", dtype={"id": str, "formula": str})
+        path = None if kind == "onehot" else given.results / f"features/{dataset}/{kind}.npy"
+        features = load_features(kind, folder / "compositions.npz", path)
+        target, fold = table["target"].to_numpy(), table["fold"].to_numpy()
+        for k in fold_numbers(fold):
+            train = fold != k
+            for share in (1.0, 1 / 3):
+                forest = random_forest(0, given.trees, max_features=share)
+                with parallel_config("threading", n_jobs=given.threads):
+                    forest.fit(features[train], target[train])
+                trees = out_of_bag(forest, features[train])
+                errors = [np.abs(statistic(trees, axis=0) - target[train]).mean() for statistic in (np.nanmean, np.nanmedian)]
+                print(dataset, kind, f"{share:.3g}", k, *(f"{error:.5g}" for error in errors), sep=",", flush=True)
+
+
+if __name__ == "__main__":
+    main()

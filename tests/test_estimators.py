@@ -1,0 +1,51 @@
+"""Random forests: their statistics against scikit-learn's own and by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from fit_baseline import fit_baseline
+from sklearn.ensemble import RandomForestRegressor
+
+from matpretrain.estimators import random_forest
+
+
+@pytest.fixture
+def skewed():
+    """Features [400, 12] and targets [400] whose logarithm is the first feature with noise: means lie far above medians."""
+    random = np.random.default_rng(0)
+    features = random.normal(size=(400, 12))
+    return features, np.exp(features[:, 0] + random.normal(size=400))
+
+
+def test_with_the_reference_arguments_it_is_scikit_learns(skewed):
+    features, target = skewed
+    expected = RandomForestRegressor(30, random_state=3).fit(features[:300], target[:300]).predict(features[300:])
+    forest = random_forest(3, 30, prediction="mean", max_features=1).fit(features[:300], target[:300])
+    np.testing.assert_allclose(forest.predict(features[300:]), expected, rtol=1e-12)
+
+
+def test_the_median_is_that_of_its_trees(skewed):
+    features, target = skewed
+    reference = RandomForestRegressor(30, max_features=1 / 3, random_state=0).fit(features[:300], target[:300])
+    by_hand = [sorted(tree.predict([row])[0] for tree in reference.estimators_)[14:16] for row in features[300:310]]
+    predicted = random_forest(0, 30).fit(features[:300], target[:300]).predict(features[300:310])
+    np.testing.assert_allclose(predicted, np.mean(by_hand, axis=1), rtol=1e-12)
+
+
+def test_medians_have_the_lower_absolute_and_means_the_lower_squared_error(skewed):
+    features, target = skewed
+    errors = {}
+    for statistic in ("mean", "median"):
+        forest = random_forest(0, 200, prediction=statistic).fit(features[:200], target[:200])
+        errors[statistic] = forest.predict(features[200:]) - target[200:]
+    assert np.abs(errors["median"]).mean() < 0.95 * np.abs(errors["mean"]).mean()
+    assert np.square(errors["median"]).mean() > np.square(errors["mean"]).mean()
+
+
+def test_predictions_of_a_forest_do_not_depend_on_its_threads():
+    values = np.random.default_rng(0).normal(size=(40, 20))
+    table = pd.DataFrame({"id": [f"r{i}" for i in range(40)], "target": values[:, 0], "fold": np.arange(40) % 2})
+    runs = [
+        fit_baseline(table, values, lambda: random_forest(0), threads, print)["prediction"].to_numpy() for threads in (1, 2)
+    ]
+    assert np.array_equal(*runs)
