@@ -35,7 +35,7 @@ def main():
 
     parser = argparse.ArgumentParser()
     parser.add_argument("tables", nargs="+", metavar="DATASET:FEATURES")
-    parser.add_argument("--trees", type=int, default=150)
+    parser.add_argument("--trees", type=int, default=100)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--results", type=Path, default=PROJECT / "results")
     given = parser.parse_args()

@@ -9,9 +9,9 @@ import numpy as np
 class Forest:
     """A random forest whose prediction is the median or the mean of its trees'.
 
-    A tree grown to single rows predicts the target of one training row, so that the trees of a forest are a sample of the
-    conditional distribution (Meinshausen 2006, quantile regression forests). Its median has the lowest absolute error, by which
-    every model here is scored, as its mean has the lowest squared error.
+    A tree grown to single rows (those with the same features share a leaf) predicts the target of one training row, so that
+    the trees of a forest are a sample of the conditional distribution (Meinshausen 2006, quantile regression forests). Its
+    median has the lowest absolute error, by which every model here is scored, as its mean has the lowest squared error.
 
     Args:
         forest: scikit-learn's RandomForestRegressor.
