@@ -11,22 +11,13 @@ import argparse
 import sys
 from pathlib import Path
 
-import numpy as np
 from joblib import parallel_config
 
-from matpretrain.estimators import random_forest
+from matpretrain.estimators import out_of_bag_errors, random_forest
 from matpretrain.files import read_csv
 from matpretrain.splits import fold_numbers
 
 PROJECT = Path(__file__).resolve().parents[1]
-
-
-def out_of_bag(forest, features):
-    """Predictions [trees, rows] of a fitted Forest for its own rows, NaN where a tree has seen the row."""
-    predictions = forest.trees(features)
-    for tree, rows in zip(predictions, forest.forest.estimators_samples_, strict=True):
-        tree[rows] = np.nan
-    return predictions
 
 
 def main():
@@ -50,12 +41,19 @@ def main():
         for k in fold_numbers(fold):
             train = fold != k
             for share in (1.0, 1 / 3):
-                forest = random_forest(0, given.trees, max_features=share)
+                forest = random_forest(0, given.trees, "median", share)
                 with parallel_config("threading", n_jobs=given.threads):
                     forest.fit(features[train], target[train])
-                trees = out_of_bag(forest, features[train])
-                errors = [np.abs(statistic(trees, axis=0) - target[train]).mean() for statistic in (np.nanmean, np.nanmedian)]
-                print(dataset, kind, f"{share:.3g}", k, *(f"{error:.5g}" for error in errors), sep=",", flush=True)
+                errors = out_of_bag_errors(forest.out_of_bag(features[train]), target[train])
+                print(
+                    dataset,
+                    kind,
+                    f"{share:.3g}",
+                    k,
+                    *(f"{errors[name]:.5g}" for name in ("mean", "median")),
+                    sep=",",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import pytest
 from fit_baseline import fit_baseline
 from sklearn.ensemble import RandomForestRegressor
 
-from matpretrain.estimators import random_forest
+from matpretrain.estimators import out_of_bag_errors, random_forest
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def test_the_median_is_that_of_its_trees(skewed):
     features, target = skewed
     reference = RandomForestRegressor(30, max_features=1 / 3, random_state=0).fit(features[:300], target[:300])
     by_hand = [sorted(tree.predict([row])[0] for tree in reference.estimators_)[14:16] for row in features[300:310]]
-    predicted = random_forest(0, 30).fit(features[:300], target[:300]).predict(features[300:310])
+    predicted = random_forest(0, 30, "median").fit(features[:300], target[:300]).predict(features[300:310])
     np.testing.assert_allclose(predicted, np.mean(by_hand, axis=1), rtol=1e-12)
 
 
@@ -40,6 +40,29 @@ def test_medians_have_the_lower_absolute_and_means_the_lower_squared_error(skewe
         errors[statistic] = forest.predict(features[200:]) - target[200:]
     assert np.abs(errors["median"]).mean() < 0.95 * np.abs(errors["mean"]).mean()
     assert np.square(errors["median"]).mean() > np.square(errors["mean"]).mean()
+
+
+def test_out_of_bag_predictions_are_those_of_trees_that_have_not_seen_a_row(skewed):
+    features, target = skewed
+    reference = RandomForestRegressor(30, max_features=1 / 3, oob_score=True, random_state=0).fit(features, target)
+    forest = random_forest(0, 30).fit(features, target)
+    np.testing.assert_allclose(np.nanmean(forest.out_of_bag(features), axis=0), reference.oob_prediction_, rtol=1e-12)
+
+
+def test_the_statistic_is_chosen_on_rows_out_of_bag(skewed):
+    features, target = skewed
+    assert random_forest(0, 100).fit(features, target).prediction == "median"
+    # pairs of rows with the same features: most trees have seen the twin and predict its target, of the other sign
+    twins, signs = np.repeat(features[:100], 2, axis=0), np.tile([1.0, -1.0], 100)
+    forest = random_forest(0, 100).fit(twins, signs)
+    assert forest.prediction == "mean"
+    errors = out_of_bag_errors(forest.out_of_bag(twins), signs)
+    assert errors["mean"] < errors["median"]
+
+
+def test_rows_that_every_tree_has_seen_do_not_count():
+    predictions = np.array([[1.0, np.nan, 4.0], [3.0, np.nan, np.nan]])
+    assert out_of_bag_errors(predictions, np.array([0.0, 9.0, 1.0])) == {"median": 2.5, "mean": 2.5}
 
 
 def test_predictions_of_a_forest_do_not_depend_on_its_threads():

@@ -5,25 +5,31 @@ Each makes a regressor with scikit-learn's fit() and predict() from a seed and i
 
 import numpy as np
 
+STATISTICS = {"median": np.median, "mean": np.mean}
+
 
 class Forest:
     """A random forest whose prediction is the median or the mean of its trees'.
 
     A tree grown to single rows (those with the same features share a leaf) predicts the target of one training row, so that
     the trees of a forest are a sample of the conditional distribution (Meinshausen 2006, quantile regression forests). Its
-    median has the lowest absolute error, by which every model here is scored, as its mean has the lowest squared error.
+    median has the lowest absolute error, by which every model here is scored, as its mean has the lowest squared error. Where
+    rows come in pairs of other targets, most trees predict the twin's, and the mean is better.
 
     Args:
         forest: scikit-learn's RandomForestRegressor.
-        statistic: function of the trees' predictions [trees, rows] and axis=0.
+        prediction: a name of STATISTICS, or "auto": that with the lowest absolute error on out-of-bag rows.
     """
 
-    def __init__(self, forest, statistic):
-        self.forest, self.statistic = forest, statistic
+    def __init__(self, forest, prediction):
+        self.forest, self.prediction = forest, prediction
 
     def fit(self, features, target):
-        """Grow the trees on features [rows, n] and targets [rows]; returns self."""
+        """Grow the trees on features [rows, n] and targets [rows], and choose the statistic; returns self."""
         self.forest.fit(features, target)
+        if self.prediction == "auto":
+            errors = out_of_bag_errors(self.out_of_bag(features), target)
+            self.prediction = min(errors, key=errors.get)
         return self
 
     def trees(self, features):
@@ -31,22 +37,40 @@ class Forest:
         features = np.asarray(features, np.float32)  # what trees compare with
         return np.stack([tree.predict(features) for tree in self.forest.estimators_])
 
+    def out_of_bag(self, features):
+        """Predictions [trees, rows] for the rows it was fitted to, NaN where a tree has seen the row."""
+        predictions = self.trees(features)
+        for tree, rows in zip(predictions, self.forest.estimators_samples_, strict=True):
+            tree[rows] = np.nan
+        return predictions
+
     def predict(self, features):
         """Predictions [rows] for features [rows, n]."""
-        return self.statistic(self.trees(features), axis=0)
+        return STATISTICS[self.prediction](self.trees(features), axis=0)
 
 
-def random_forest(seed, trees=500, prediction="median", max_features=1 / 3):
-    """500 trees grown to single rows, the recipe chosen on out-of-bag rows (docs/reproduction/recipe.md).
+def out_of_bag_errors(predictions, target):
+    """{statistic: mean absolute error} of predictions [trees, rows], NaN where a tree has seen a row, over the rows that some
+    tree has not seen; the median comes first, which is chosen where none is better."""
+    unseen = ~np.isnan(predictions).all(axis=0)
+    rows = predictions[:, unseen]
+    return {
+        name: np.abs(statistic(rows, axis=0) - target[unseen]).mean()
+        for name, statistic in (("median", np.nanmedian), ("mean", np.nanmean))
+    }
+
+
+def random_forest(seed, trees=500, prediction="auto", max_features=1 / 3):
+    """500 trees grown to single rows, by a recipe chosen on out-of-bag rows (docs/reproduction/recipe.md).
 
     Args:
-        prediction: "median" of the trees, or their "mean", as in the Matbench reference.
+        prediction: "median" of the trees, their "mean", as in the Matbench reference, or "auto": the better one out of bag.
         max_features: share of the features that a split chooses from (Breiman's third); the Matbench reference has 1.0.
     """
     from sklearn.ensemble import RandomForestRegressor
 
     forest = RandomForestRegressor(trees, max_features=float(max_features), random_state=seed)
-    return Forest(forest, {"median": np.median, "mean": np.mean}[prediction])
+    return Forest(forest, prediction)
 
 
 def mean(seed):
