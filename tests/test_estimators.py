@@ -51,11 +51,11 @@ def test_out_of_bag_predictions_are_those_of_trees_that_have_not_seen_a_row(skew
 
 def test_the_statistic_is_chosen_on_rows_out_of_bag(skewed):
     features, target = skewed
-    assert random_forest(0, 100).fit(features, target).prediction == "median"
+    assert str(random_forest(0, 100).fit(features, target)) == "median of 100 trees"
     # pairs of rows with the same features: most trees have seen the twin and predict its target, of the other sign
     twins, signs = np.repeat(features[:100], 2, axis=0), np.tile([1.0, -1.0], 100)
     forest = random_forest(0, 100).fit(twins, signs)
-    assert forest.prediction == "mean"
+    assert str(forest) == "mean of 100 trees"
     errors = out_of_bag_errors(forest.out_of_bag(twins), signs)
     assert errors["mean"] < errors["median"]
 

@@ -40,7 +40,7 @@ def fit_baseline(table, features, build, threads, say, size=None):
         with parallel_config("threading", n_jobs=threads):
             model = build().fit(features[train], target[train])
         prediction = model.predict(features[test])
-        say(f"fold {fold}: test MAE {np.abs(prediction - target[test]).mean():.5g}")
+        say(f"fold {fold}: {model}, test MAE {np.abs(prediction - target[test]).mean():.5g}")
         parts.append(
             pd.DataFrame(
                 {

@@ -5,7 +5,7 @@ Each makes a regressor with scikit-learn's fit() and predict() from a seed and i
 
 import numpy as np
 
-STATISTICS = {"median": np.median, "mean": np.mean}
+STATISTICS = {"median": np.nanmedian, "mean": np.nanmean}  # out of bag, a tree that has seen a row says NaN
 
 
 class Forest:
@@ -18,18 +18,22 @@ class Forest:
 
     Args:
         forest: scikit-learn's RandomForestRegressor.
-        prediction: a name of STATISTICS, or "auto": that with the lowest absolute error on out-of-bag rows.
+        prediction: a name of STATISTICS, or "auto": that with the lowest absolute error on out-of-bag rows, of every fit anew.
     """
 
     def __init__(self, forest, prediction):
         self.forest, self.prediction = forest, prediction
+        self.statistic = prediction
+
+    def __str__(self):
+        return f"{self.statistic} of {self.forest.n_estimators} trees"
 
     def fit(self, features, target):
         """Grow the trees on features [rows, n] and targets [rows], and choose the statistic; returns self."""
         self.forest.fit(features, target)
         if self.prediction == "auto":
             errors = out_of_bag_errors(self.out_of_bag(features), target)
-            self.prediction = min(errors, key=errors.get)
+            self.statistic = min(errors, key=errors.get)
         return self
 
     def trees(self, features):
@@ -46,24 +50,29 @@ class Forest:
 
     def predict(self, features):
         """Predictions [rows] for features [rows, n]."""
-        return STATISTICS[self.prediction](self.trees(features), axis=0)
+        return STATISTICS[self.statistic](self.trees(features), axis=0)
 
 
 def out_of_bag_errors(predictions, target):
-    """{statistic: mean absolute error} of predictions [trees, rows], NaN where a tree has seen a row, over the rows that some
-    tree has not seen; the median comes first, which is chosen where none is better."""
+    """Mean absolute error of each statistic of trees, over the rows that some tree has not seen.
+
+    Args:
+        predictions: [trees, rows], NaN where a tree has seen the row.
+        target: [rows].
+
+    Returns:
+        {"median": error, "mean": error}, in the unit of the target; of equal ones the first is chosen.
+    """
     unseen = ~np.isnan(predictions).all(axis=0)
     rows = predictions[:, unseen]
-    return {
-        name: np.abs(statistic(rows, axis=0) - target[unseen]).mean()
-        for name, statistic in (("median", np.nanmedian), ("mean", np.nanmean))
-    }
+    return {name: np.abs(statistic(rows, axis=0) - target[unseen]).mean() for name, statistic in STATISTICS.items()}
 
 
 def random_forest(seed, trees=500, prediction="auto", max_features=1 / 3):
-    """500 trees grown to single rows, by a recipe chosen on out-of-bag rows (docs/reproduction/recipe.md).
+    """A Forest of trees grown to single rows, by a recipe chosen on out-of-bag rows (docs/reproduction/recipe.md).
 
     Args:
+        trees: their number.
         prediction: "median" of the trees, their "mean", as in the Matbench reference, or "auto": the better one out of bag.
         max_features: share of the features that a split chooses from (Breiman's third); the Matbench reference has 1.0.
     """
