@@ -20,7 +20,7 @@ from matpretrain.composition import element_fractions, matscholar_vectors, parse
 from matpretrain.distance import TrainingSet
 from matpretrain.files import DataError, read_csv
 from matpretrain.members import load_members, save_members, seed_folders
-from matpretrain.predict import combine, main, member_predictions, predict_file
+from matpretrain.predict import combine, main, predict_file
 from matpretrain.recipe import Recipe
 from matpretrain.sources import read_embedded
 from matpretrain.splits import outer_folds
@@ -98,7 +98,7 @@ def test_every_member_predicts_what_it_predicted_in_training(trained):
     ensemble = load_members(seed_folders(folder))
     assert [(m.seed, m.fold) for m in ensemble.members] == [(s, f) for s in (0, 1) for f in range(N_FOLDS)]
     compositions, _ = parse_formulas(table["formula"].tolist())
-    means, stds = member_predictions(ensemble, compositions)
+    means, stds = ensemble.predictions(compositions)
     for member, mean, std in zip(ensemble.members, means, stds, strict=True):
         expected = predictions.query(f"seed == {member.seed} and fold == {member.fold} and part == 'test'").set_index("id")
         rows = np.flatnonzero(table["fold"] == member.fold)
@@ -224,7 +224,7 @@ def test_ids_are_kept_and_unknown_elements_dropped_on_request(trained, formulas,
 
 def test_networks_of_logarithms_predict_what_they_predicted_in_training(tmp_path):
     table, predictions = train(tmp_path, seeds=(0,), target_scale="log")
-    means, stds = member_predictions(load_members([tmp_path / "seed0"]), parse_formulas(table["formula"].tolist())[0])
+    means, stds = load_members([tmp_path / "seed0"]).predictions(parse_formulas(table["formula"].tolist())[0])
     for fold in range(N_FOLDS):
         rows = np.flatnonzero(table["fold"] == fold)
         test = predictions.query(f"fold == {fold} and part == 'test'").set_index("id").loc[table["id"].to_numpy()[rows]]
@@ -319,7 +319,7 @@ BIAS = "fold1.head.2.bias"
         (
             "A folder without a model",
             lambda f: [shutil.rmtree(f / s) for s in ("seed0", "seed1")],
-            ["model: no trained network", "DATASET/MODEL"],
+            ["model: no trained model", "DATASET/MODEL"],
         ),
         ("A model without weights", lambda f: (f / "seed1/weights.safetensors").unlink(), ["seed1", "weights.safetensors"]),
         ("Weights of a model that are cut off", replace("weights.safetensors", b"short"), ["seed1", "weights.safetensors"]),

@@ -6,7 +6,7 @@ from runs import error_line, write_config
 from matpretrain.composition import parse_formulas
 from matpretrain.files import DataError, read_csv
 from matpretrain.members import load_members, seed_folders
-from matpretrain.predict import member_predictions, predict_file
+from matpretrain.predict import predict_file
 from matpretrain.sources import optical_constants
 
 FOLDER = "results/enz/mine/rescnn"
@@ -53,7 +53,7 @@ def test_spectra_of_a_csv_are_learned_and_screened(checkout):
     folder = checkout.folder / "results/finetune/mine/rescnn"
     networks = load_members(seed_folders(folder))
     table = read_csv(checkout.folder / "results/data/mine/table.csv", dtype={"id": str, "formula": str})
-    means, _ = member_predictions(networks, parse_formulas(table["formula"].tolist())[0])
+    means, _ = networks.predictions(parse_formulas(table["formula"].tolist())[0])
     for member, mean in zip(networks.members, means, strict=True):
         own = test.query(f"seed == {member.seed} and fold == {member.fold}")["prediction"].to_numpy().reshape(-1, 42)
         np.testing.assert_allclose(mean[table["fold"] == member.fold], own, rtol=1e-3, atol=1e-4)
@@ -62,7 +62,7 @@ def test_spectra_of_a_csv_are_learned_and_screened(checkout):
     assert list(new.columns) == columns and (new["epistemic_std"] > 0).all()
     assert new["id"].tolist() == ["a"] * 42 + ["b"] * 42 and new["energy"].tolist() == [*np.arange(1, 6.1, 0.25)] * 4
     assert new["quantity"].tolist() == (["eps_re"] * 21 + ["eps_im"] * 21) * 2
-    both, _ = member_predictions(networks, parse_formulas(["AgAu", "TiN"])[0])
+    both, _ = networks.predictions(parse_formulas(["AgAu", "TiN"])[0])
     np.testing.assert_allclose(new["prediction"], both.mean(0).ravel())
     record = folder / "seed0/model.json"
     record.write_text(record.read_text().replace('"energy"', '"formerly"'))

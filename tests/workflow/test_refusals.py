@@ -189,9 +189,9 @@ def test_another_folder_is_refused_before_anything_is_read(checkout, tmp_path_fa
             ["predict.new.model", "'rost'", "roost"],
         ),
         (
-            "A prediction by a baseline",
-            {"predict": {"new": NEW | {"model": "rf-magpie"}}},
-            ["predict.new.model", "rf-magpie", "baseline"],
+            "A prediction by a baseline on a frozen encoder",
+            {"predict": {"new": NEW | {"model": "rf-roost-ssl"}}},
+            ["predict.new.model", "rf-roost-ssl", "frozen encoder", "magpie, onehot or none"],
         ),
         ("A key that predictions do not have", {"predict": {"new": NEW | {"id": "key"}}}, ["predict.new", "'id'"]),
         (

@@ -277,6 +277,19 @@ def test_the_report_is_one_file_with_captions(finished):
     assert "what is pretraining worth" in text and "Nadeau" in text and len(text) > 500_000
 
 
+def test_formulas_are_predicted_by_all_folds_of_a_forest(finished):
+    table = read_csv(finished.folder / "results/data/mine/table.csv")
+    table[["id", "formula"]].to_csv(finished.folder / "again.csv", index=False)
+    arguments = write_config(finished.folder, predict={"forest": NEW | {"csv": "again.csv", "model": "rf-magpie"}})
+    done = finished.snakemake(*arguments, "--", "results/predict/forest.csv")
+    assert done.returncode == 0 and "60 formulas, 5 baselines trained on mine (eV/atom); 0 far" in done.text, done.text
+    found = read_csv(finished.folder / "results/predict/forest.csv", dtype={"id": str}).set_index("id")
+    before = read_csv(finished.folder / "results/finetune/mine/rf-magpie/predictions.csv", dtype={"id": str}).set_index("id")
+    assert (found[["aleatoric_std", "epistemic_std"]] > 0).all().all() and (found["distance"] == 0).all()
+    unseen, seen = ((side["prediction"] - before["target"]).abs().mean() for side in (before, found))
+    assert seen < 0.7 * unseen  # four folds of five have learned a row, with whatever id it came
+
+
 def test_formulas_are_predicted_by_all_seeds_of_a_network(finished):
     (finished.folder / "new.csv").write_text("id,material\na,Fe2O3\nb,NaN\n")
     arguments = write_config(finished.folder, predict={"new": NEW | {"csv": "new.csv", "formula": "material"}})

@@ -332,10 +332,15 @@ def seed_files(name, dataset, model):
     ]
 
 
-def prediction_files(wildcards, name):
-    """The file `name` of every seed of the model that makes a prediction."""
-    entry = config["predict"][wildcards.prediction]
-    return seed_files(name, entry["dataset"], entry["model"])
+def prediction_files(wildcards):
+    """What is kept of every seed of the model that makes a prediction: records, weights, or the rows of a baseline."""
+    dataset, model = (
+        config["predict"][wildcards.prediction][k] for k in ("dataset", "model")
+    )
+    kept = "weights.safetensors" if model in NETWORKS else "training.npz"
+    return [
+        f for name in ("model.json", kept) for f in seed_files(name, dataset, model)
+    ]
 
 
 def runs(models=MODELS):

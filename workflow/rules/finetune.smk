@@ -1,8 +1,8 @@
 """Nested cross-validation: one job trains all outer folds of a (dataset, model, seed).
 
 Needs: results/data, results/features; for networks of structures results/structures
-Makes: results/finetune/{dataset}{subset}/{model}/predictions.csv, and per seed predictions, history,
-provenance, weights of all folds and model.json
+Makes: results/finetune/{dataset}{subset}/{model}/predictions.csv, and per seed predictions, history, provenance, model.json
+and weights of all folds, of baselines the rows they were fitted to
 
 Where `cohort` is "all", one job trains all seeds and initialisations of a network on a dataset, and those jobs only write
 what it found.
@@ -111,6 +111,12 @@ rule fit_baseline:
         ),
         provenance=update(
             "results/finetune/{dataset}{subset}/{model}/seed{seed}/provenance.json"
+        ),
+        rows=update(
+            "results/finetune/{dataset}{subset}/{model}/seed{seed}/training.npz"
+        ),
+        record=update(
+            "results/finetune/{dataset}{subset}/{model}/seed{seed}/model.json"
         ),
     log:
         "logs/finetune/{dataset}{subset}/{model}/seed{seed}.log",

@@ -1,6 +1,6 @@
-"""Predictions for new formulas by all seeds of a network.
+"""Predictions for new formulas by all seeds of a network or a baseline.
 
-Needs: the weights of results/finetune/{dataset}/{model}/seed*, a CSV of formulas
+Needs: what is kept in results/finetune/{dataset}/{model}/seed*, a CSV of formulas
 Makes: results/predict/{prediction}.csv
 """
 
@@ -8,8 +8,7 @@ Makes: results/predict/{prediction}.csv
 rule predict_formulas:
     input:
         csv=lambda w: config["predict"][w.prediction]["csv"],
-        weights=lambda w: prediction_files(w, "weights.safetensors"),
-        records=lambda w: prediction_files(w, "model.json"),
+        kept=prediction_files,
     output:
         update("results/predict/{prediction}.csv"),
     log:
@@ -25,7 +24,9 @@ rule predict_formulas:
         unknown_elements=config["unknown_elements"],
         code=lambda w: fingerprint(
             "predict_formulas",
-            config["models"][config["predict"][w.prediction]["model"]]["encoder"],
+            config["models"][config["predict"][w.prediction]["model"]].get(
+                "encoder", "baselines"
+            ),
         ),
     script:
         "../scripts/predict_formulas.py"

@@ -1,25 +1,15 @@
 """Baselines without a network on all outer folds: random forests and the training mean."""
 
-from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from joblib import parallel_config
 
-from matpretrain import estimators
-from matpretrain.composition import Compositions, element_fractions
-from matpretrain.files import read_csv, write_csv
+from matpretrain.baselines import FEATURES, builder, fitted_folds, save_baseline
+from matpretrain.composition import Compositions
+from matpretrain.estimators import predicted
+from matpretrain.files import read_csv, sha256, write_csv
 from matpretrain.jobs import job
-from matpretrain.splits import fold_numbers
-from matpretrain.subsets import outer_split
-
-
-def load_features(kind, compositions_path, features_path):
-    """Feature matrix [rows, n]: "onehot" and "none" from the compositions, any other kind from its file."""
-    if features_path:
-        return np.load(features_path)
-    compositions = Compositions.read(compositions_path)
-    return element_fractions(compositions) if kind == "onehot" else np.zeros((len(compositions), 1))
 
 
 def fit_baseline(table, features, build, threads, say, size=None):
@@ -31,15 +21,11 @@ def fit_baseline(table, features, build, threads, say, size=None):
         build: function () -> regressor with scikit-learn's fit() and predict().
 
     Returns:
-        Data frame id, fold, part, target, prediction, aleatoric_std (missing).
+        Data frame id, fold, part, target, prediction, aleatoric_std (NaN where the regressor predicts none).
     """
-    target = table["target"].to_numpy()
-    parts = []
-    for fold in fold_numbers(table["fold"]):
-        train, test = outer_split(table["fold"].to_numpy(), fold, size)
-        with parallel_config("threading", n_jobs=threads):
-            model = build().fit(features[train], target[train])
-        prediction = model.predict(features[test])
+    target, parts = table["target"].to_numpy(), []
+    for fold, test, model in fitted_folds(features, target, table["fold"].to_numpy(), size, build, threads):
+        prediction, deviation = predicted(model, features[test])
         say(f"fold {fold}: {model}, test MAE {np.abs(prediction - target[test]).mean():.5g}")
         parts.append(
             pd.DataFrame(
@@ -49,7 +35,7 @@ def fit_baseline(table, features, build, threads, say, size=None):
                     "part": "test",
                     "target": target[test],
                     "prediction": prediction,
-                    "aleatoric_std": np.nan,
+                    "aleatoric_std": deviation,
                 }
             )
         )
@@ -58,11 +44,24 @@ def fit_baseline(table, features, build, threads, say, size=None):
 
 if __name__ == "__main__":
     with job(snakemake) as say:
-        p = snakemake.params
-        table = read_csv(snakemake.input.table, dtype={"id": str, "formula": str})
-        features = load_features(p.features, snakemake.input.compositions, snakemake.input.get("features"))
-        seed = int(snakemake.wildcards.seed)
-        build = partial(getattr(estimators, p.estimator), seed, **p.arguments)
+        p, files, named = snakemake.params, snakemake.input, snakemake.wildcards
+        table = read_csv(files.table, dtype={"id": str, "formula": str})
+        compositions, seed = Compositions.read(files.compositions), int(named.seed)
+        features = np.load(files.features) if files.get("features") else FEATURES[p.features](compositions)
+        build = builder(p.estimator, seed, p.arguments)
         predictions = fit_baseline(table, features, build, snakemake.threads, say, p.size)
         predictions.insert(2, "seed", seed)
+        record = {
+            "estimator": p.estimator,
+            "features": p.features,
+            "arguments": dict(p.arguments),
+            "size": p.size,
+            "seed": seed,
+            "dataset": named.dataset,
+            "model": named.model,
+            "unit": snakemake.config["datasets"][named.dataset]["unit"],
+            "data_sha256": sha256(files.table),
+            "code_version": p.code,
+        }
+        save_baseline(compositions, table, record, Path(snakemake.output.record).parent)
         write_csv(predictions, snakemake.output.predictions)

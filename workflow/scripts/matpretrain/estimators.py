@@ -1,7 +1,10 @@
 """Baselines without a network: functions named by `estimator` in the registry of models.
 
-Each makes a regressor with scikit-learn's fit() and predict() from a seed and its `arguments` there.
+Each makes a regressor with scikit-learn's fit() and predict() from a seed and its `arguments` there. One whose predict() takes
+return_std, as scikit-learn's Gaussian processes do, predicts standard deviations as well.
 """
+
+import inspect
 
 import numpy as np
 
@@ -48,9 +51,11 @@ class Forest:
             tree[rows] = np.nan
         return predictions
 
-    def predict(self, features):
-        """Predictions [rows] for features [rows, n]."""
-        return STATISTICS[self.statistic](self.trees(features), axis=0)
+    def predict(self, features, return_std=False):
+        """Predictions [rows] for features [rows, n]; with return_std also the standard deviations [rows] of the trees'."""
+        trees = self.trees(features)
+        prediction = STATISTICS[self.statistic](trees, axis=0)
+        return (prediction, trees.std(axis=0)) if return_std else prediction
 
 
 def out_of_bag_errors(predictions, target):
@@ -82,8 +87,30 @@ def random_forest(seed, trees=500, prediction="auto", max_features=1 / 3):
     return Forest(forest, prediction)
 
 
-def mean(seed):
-    """Predicts the mean of the training targets."""
-    from sklearn.dummy import DummyRegressor
+class TrainingMean:
+    """Predicts mean and standard deviation of the training targets, whatever the features."""
 
-    return DummyRegressor()
+    def __str__(self):
+        return "training mean"
+
+    def fit(self, features, target):
+        """Take targets [rows]; returns self."""
+        self.moments = target.mean(), target.std()
+        return self
+
+    def predict(self, features, return_std=False):
+        """The mean [rows] for features [rows, n]; with return_std also the standard deviation [rows]."""
+        mean, std = (np.full(len(features), moment) for moment in self.moments)
+        return (mean, std) if return_std else mean
+
+
+def mean(seed):
+    """A TrainingMean."""
+    return TrainingMean()
+
+
+def predicted(model, features):
+    """Predictions [rows] and standard deviations [rows] of a fitted regressor; NaN where its predict() has no return_std."""
+    if "return_std" in inspect.signature(model.predict).parameters:
+        return model.predict(features, return_std=True)
+    return model.predict(features), np.full(len(features), np.nan)

@@ -15,10 +15,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
+from matpretrain import training
 from matpretrain.composition import Compositions, known_elements
 from matpretrain.files import DataError
 from matpretrain.objectives import SUPERVISED
-from matpretrain.outputs import SCALES, smoothing
+from matpretrain.outputs import SCALES, decode, smoothing
 from matpretrain.provenance import write_json
 from matpretrain.recipe import Recipe
 from matpretrain.weights import save_weights
@@ -54,11 +55,34 @@ class Ensemble:
         members: list of Member, seed by seed, fold by fold.
     """
 
+    kind = "networks"
+
     record: dict
     recipe: Recipe
     known: np.ndarray
     train: Compositions
     members: list
+
+    def __len__(self):
+        return len(self.members)
+
+    def predictions(self, compositions, threads=None):
+        """Mean [members, B] and aleatoric standard deviation [members, B] of every member, in the unit of the target.
+
+        The standard deviation is NaN where the loss predicts none. Of networks of spectra [members, B, 2 G], eps_re before
+        eps_im, and NaN.
+
+        Args:
+            threads: torch has been told.
+        """
+        inputs = importlib.import_module(f"matpretrain.{self.record['encoder']}").Inputs(compositions, "cpu")
+        rows = torch.arange(len(compositions))
+        found = [
+            decode(training.predict(member.network, inputs, rows, self.recipe), self.record, member.mean, member.std)
+            for member in self.members
+        ]
+        means, stds = (np.stack(values) for values in zip(*found, strict=True))
+        return (means, stds) if "energy" in self.record else (means[..., 0], stds[..., 0])
 
 
 def _own(state):
@@ -117,7 +141,7 @@ def seed_folders(folder):
     found = [path.parent for path in folder.glob(f"seed*/{RECORD}")]
     if not found:
         raise DataError(
-            f"{folder}: no trained network ({RECORD}) in it or in its seed folders; give results/finetune/DATASET/MODEL"
+            f"{folder}: no trained model ({RECORD}) in it or in its seed folders; give results/finetune/DATASET/MODEL"
         )
     return sorted(found, key=lambda path: (len(path.name), path.name))
 

@@ -1,24 +1,22 @@
-"""Prediction for new formulas by all networks trained on a dataset.
+"""Prediction for new formulas by all networks trained on a dataset, or all folds of a baseline.
 
 python -m matpretrain.predict FORMULAS.csv --model results/finetune/DATASET/MODEL --output predictions.csv
 """
 
 import argparse
-import importlib
 import os
 import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 
-from matpretrain import training
+from matpretrain.baselines import is_baseline, load_baselines
 from matpretrain.data import encode, read_table
 from matpretrain.distance import TrainingSet
 from matpretrain.files import DataError, write_csv
 from matpretrain.members import load_members, seed_folders
-from matpretrain.outputs import decode, n_outputs
+from matpretrain.outputs import n_outputs
 from matpretrain.provenance import structures_read
 from matpretrain.spectra import PARTS, one_below_another
 
@@ -26,25 +24,8 @@ COLUMN = "name the right column (--formula COLUMN, or the key formula of the pre
 DROP = "unknown_elements: drop (on the command line --unknown-elements drop)"
 
 
-def member_predictions(ensemble, compositions):
-    """Mean [members, B] and aleatoric standard deviation [members, B] of every member, in the unit of the target.
-
-    The standard deviation is NaN where the loss predicts none. Of networks of spectra [members, B, 2 G], eps_re before
-    eps_im, and NaN.
-    """
-    record = ensemble.record
-    inputs = importlib.import_module(f"matpretrain.{record['encoder']}").Inputs(compositions, "cpu")
-    rows = torch.arange(len(compositions))
-    predictions = [
-        decode(training.predict(member.network, inputs, rows, ensemble.recipe), record, member.mean, member.std)
-        for member in ensemble.members
-    ]
-    means, stds = (np.stack(values) for values in zip(*predictions, strict=True))
-    return (means, stds) if "energy" in record else (means[..., 0], stds[..., 0])
-
-
 def combine(means, stds):
-    """Columns of an ensemble from `member_predictions`, a dictionary.
+    """Columns of an ensemble from the predictions of its members, a dictionary.
 
     prediction: mean over members; aleatoric_std: root of their mean variance; epistemic_std: standard deviation (n - 1)
     over members, NaN for one member.
@@ -53,25 +34,14 @@ def combine(means, stds):
     return {"prediction": means.mean(0), "aleatoric_std": np.sqrt((stds**2).mean(0)), "epistemic_std": spread}
 
 
-def predict_file(path, folders, formula="formula", unknown_elements="error", say=print):
-    """Predict all formulas of a CSV.
-
-    Args:
-        path: CSV with a formula column, and an id column or none.
-        folders: seed folders whose networks form the ensemble.
-        formula: name of the formula column.
-        unknown_elements: "error" or "drop" for rows with an element that has no vector.
-        say: called with lines on the progress.
-
-    Returns:
-        Data frame id, formula, prediction, aleatoric_std, epistemic_std (in the unit of the target), distance to the
-        nearest training composition (module `distance`) and far. Of networks of spectra it has a row per formula, part of the
-        dielectric function and energy, with the columns quantity and energy (eV) behind the formula.
+def load(folders, say):
+    """What predicts: an Ensemble of networks (members.py), or Baselines (baselines.py).
 
     Raises:
-        DataError: bad rows, or folders that do not hold one model.
+        DataError: folders that do not hold one model, or one that formulas cannot be read by.
     """
-    table = read_table(path, None, formula, remedy=COLUMN)
+    if is_baseline(folders[0]):
+        return load_baselines(folders, say)
     ensemble = load_members(folders)
     if structures_read(ensemble.record):
         raise DataError(
@@ -82,6 +52,30 @@ def predict_file(path, folders, formula="formula", unknown_elements="error", say
             f"{folders[0]}: {ensemble.record['n_outputs']} outputs are not those of the loss and energies in its record "
             "(networks of spectra from an earlier version have no energies); train again"
         )
+    return ensemble
+
+
+def predict_file(path, folders, formula="formula", unknown_elements="error", say=print, threads=1):
+    """Predict all formulas of a CSV.
+
+    Args:
+        path: CSV with a formula column, and an id column or none.
+        folders: seed folders whose networks, or fits, form the ensemble.
+        formula: name of the formula column.
+        unknown_elements: "error" or "drop" for rows with an element that has no vector.
+        say: called with lines on the progress.
+        threads: in which the trees of forests grow.
+
+    Returns:
+        Data frame id, formula, prediction, aleatoric_std, epistemic_std (in the unit of the target), distance to the
+        nearest training composition (module `distance`) and far. Of networks of spectra it has a row per formula, part of the
+        dielectric function and energy, with the columns quantity and energy (eV) behind the formula.
+
+    Raises:
+        DataError: bad rows, or folders that do not hold one model.
+    """
+    table = read_table(path, None, formula, remedy=COLUMN)
+    ensemble = load(folders, say)
     table, compositions, dropped = encode(table, path, ensemble.known, unknown_elements, drop=DROP)
     for line in dropped:
         say(f"dropped: {line}")
@@ -91,10 +85,10 @@ def predict_file(path, folders, formula="formula", unknown_elements="error", say
     distance = training_set.nearest(compositions)
     far = training_set.far(compositions, distance)
     say(
-        f"{len(table)} formulas, {len(ensemble.members)} networks trained on {ensemble.record['dataset']} "
+        f"{len(table)} formulas, {len(ensemble)} {ensemble.kind} trained on {ensemble.record['dataset']} "
         f"({ensemble.record['unit']}); {far.sum()} far from training (an unseen element, or distance above {training_set.limit:g})"
     )
-    columns = combine(*member_predictions(ensemble, compositions))
+    columns = combine(*ensemble.predictions(compositions, threads))
     rows = pd.DataFrame({"id": table["id"], "formula": table["formula"]})
     given = {"distance": distance, "far": far}
     if energy := ensemble.record.get("energy"):
@@ -121,10 +115,11 @@ def main(arguments=None):
     def say(text):
         print(text, file=sys.stderr)
 
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     try:
         if given.output and Path(given.output).resolve() == Path(given.formulas).resolve():
             raise DataError(f"{given.output}: this is the file of the formulas; name another --output")
-        predicted = predict_file(given.formulas, seed_folders(given.model), given.formula, given.unknown_elements, say)
+        predicted = predict_file(given.formulas, seed_folders(given.model), given.formula, given.unknown_elements, say, cores)
         if given.output:
             write_csv(predicted, given.output)
         else:

@@ -9,7 +9,8 @@ from matpretrain.networks import check_arguments, check_models, strategies, stra
 from matpretrain.provenance import pretext_tasks, reads, structures_read
 from matpretrain.tables import ALL, ENSEMBLE
 
-FIXED_FEATURES = ("magpie", "onehot", "none")
+FIXED_FEATURES = ("magpie", "onehot", "none")  # the names of baselines.FEATURES
+OTHERS = f"a baseline on {', '.join(FIXED_FEATURES[:-1])} or {FIXED_FEATURES[-1]}"
 TAKEN = (*FIXED_FEATURES, "structure")  # files of results/features, beside those of the strategies
 OF_NUMBERS = ("id", "formula", "log10", "one_per_composition", "split", "structures", "missing_structures")
 SPECTRA, STRUCTURES = "matminer_optical_constants", "aflow_prototypes"  # embedded datasets with them
@@ -263,9 +264,12 @@ def _check_structures(config):
     asked += [(key, d, m) for key, study in studies.items() for d in study["datasets"] for m in study["models"]]
     for name, entry in config["predict"].items():
         model = config["models"][entry["model"]]
-        if "encoder" not in model:
-            refuse(f"predict.{name}.model", f"{entry['model']} is a baseline, whose fit is not kept; name a network")
-        if structures_read(model):
+        if model.get("features", "none") not in FIXED_FEATURES:
+            refuse(
+                f"predict.{name}.model",
+                f"{entry['model']} is fitted to the outputs of a frozen encoder; name a network, or {OTHERS}",
+            )
+        if "encoder" in model and structures_read(model):
             refuse(
                 f"predict.{name}.model",
                 f"{entry['model']} reads structures, which formulas have none of; name a network of formulas",

@@ -3,6 +3,7 @@
 import numpy as np
 
 from matpretrain.files import DataError
+from matpretrain.splits import fold_numbers
 
 SUBSET_SEED = 2024
 LEAST = 2  # training rows: one of them validates
@@ -40,3 +41,8 @@ def outer_split(folds, fold, size=None):
         )
     drawn = np.random.default_rng([SUBSET_SEED, fold]).permutation(train)[:wanted]
     return np.sort(drawn), test
+
+
+def trained_rows(folds, size=None):
+    """[k] int64 rows that are in the training part of some outer fold (`outer_split`), sorted."""
+    return np.unique(np.concatenate([outer_split(folds, fold, size)[0] for fold in fold_numbers(folds)]))

@@ -17,8 +17,8 @@ from matpretrain.objectives import SUPERVISED
 from matpretrain.outputs import SCALES, decode, learned, n_outputs, smoothing
 from matpretrain.recipe import Recipe
 from matpretrain.spectra import one_below_another
-from matpretrain.splits import fold_numbers, inner_split
-from matpretrain.subsets import outer_split
+from matpretrain.splits import inner_split
+from matpretrain.subsets import outer_split, trained_rows
 from matpretrain.training import fit_cohort, predict_members
 from matpretrain.weights import load_weights
 
@@ -82,8 +82,7 @@ class Training:
 
     def trained_rows(self):
         """[k] int64 rows that are in the outer training part of some fold, sorted."""
-        folds = self.table["fold"].to_numpy()
-        return np.unique(np.concatenate([outer_split(folds, fold, self.size)[0] for fold in fold_numbers(folds)]))
+        return trained_rows(self.table["fold"].to_numpy(), self.size)
 
     @property
     def target(self):
