@@ -69,7 +69,13 @@ def test_every_product_is_there_and_consistent(finished):
     assert figures == [
         "cumulative/mine.png", "gains.png", "learning_curves/mine.png", "mae.png",
         "parity/mine/rf-magpie.png", "parity/mine/rf-onehot.png", "parity/mine/roost-ssl.png", "parity/mine/roost.png",
+        "uncertainty.png",
     ]  # fmt: skip
+    uncertainty = read_csv(results / "tables/uncertainty.csv").set_index("model")
+    assert list(uncertainty.index) == ["roost", "roost-ssl", "rf-magpie", "rf-onehot", "dummy"]
+    assert uncertainty["within_one"].between(0, 1).all() and (uncertainty["mean_std"] > 0).all()
+    assert uncertainty.loc["rf-magpie", "mae"] == pytest.approx(table2.loc["rf-magpie", "mae_mean"])
+    assert uncertainty.loc["roost", "mae"] == pytest.approx(table2.loc["roost-ensemble", "mae_mean"])
     probes = read_csv(results / "tables/probes.csv")
     assert list(probes["pretraining"].unique()) == ["ssl", "ssl-1"]
     for _, part in probes.groupby("pretraining"):

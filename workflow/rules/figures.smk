@@ -2,7 +2,7 @@
 
 Needs: results/finetune/{dataset}/{model}/predictions.csv, histories of the networks, results/tables
 Makes: results/figures/parity/{dataset}/{model}.png, results/figures/learning_curves/{dataset}.png, results/figures/mae.png,
-results/figures/gains.png,
+results/figures/gains.png, results/figures/uncertainty.png,
 results/figures/cumulative/{dataset}.png and, for networks that predict edges, results/figures/edges/{dataset}/{model}.png
 """
 
@@ -102,6 +102,27 @@ rule plot_gains:
         "../scripts/plot_gains.py"
 
 
+rule plot_uncertainty:
+    input:
+        run_files("results/finetune/{dataset}/{model}/predictions.csv", WHOLE),
+    output:
+        report(
+            "results/figures/uncertainty.png",
+            caption="../report/uncertainty.rst",
+            category="Errors",
+        ),
+    log:
+        "logs/figures/uncertainty.log",
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        labels=LABELS,
+        models=[m for m in WHOLE if m != "dummy"],
+        code=fingerprint("plot_uncertainty"),
+    script:
+        "../scripts/plot_uncertainty.py"
+
+
 rule plot_cumulative:
     input:
         lambda w: [
@@ -159,6 +180,7 @@ rule figures:
     input:
         rules.plot_mae.output if "2" in TABLES else [],
         rules.plot_gains.output if COMPARED else [],
+        rules.plot_uncertainty.output if runs(WHOLE) else [],
         sorted(set(run_files("results/figures/learning_curves/{dataset}.png", TRAINED))),
         sorted(set(run_files("results/figures/cumulative/{dataset}.png", WHOLE))),
         run_files(

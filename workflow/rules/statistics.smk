@@ -2,7 +2,7 @@
 
 Needs: results/finetune/{dataset}/{model}/predictions.csv
 Makes: results/scores.csv, results/comparisons.csv, results/tables/published.{csv,md} and huang2024_table{2,3,4}.{csv,md},
-results/tables/probes.{csv,md}, results/matbench/{model}.json.gz
+results/tables/uncertainty.{csv,md}, results/tables/probes.{csv,md}, results/matbench/{model}.json.gz
 """
 
 # {pretrained network: the one from scratch with which it is compared somewhere in the benchmark}
@@ -140,6 +140,28 @@ rule tabulate_tests:
         "../scripts/tabulate_tests.py"
 
 
+rule tabulate_uncertainty:
+    input:
+        run_files("results/finetune/{dataset}/{model}/predictions.csv", WHOLE),
+    output:
+        csv=report(
+            "results/tables/uncertainty.csv",
+            caption="../report/uncertainty_table.rst",
+            category="Tables",
+        ),
+        md="results/tables/uncertainty.md",
+    log:
+        "logs/statistics/uncertainty.log",
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        labels=LABELS,
+        units=UNITS,
+        code=fingerprint("tabulate_uncertainty"),
+    script:
+        "../scripts/tabulate_uncertainty.py"
+
+
 rule probe_encoder:
     input:
         record="results/pretrain/{pretraining}/encoder.json",
@@ -260,6 +282,7 @@ rule tables:
             suffix=["csv", "md"],
         ),
         rules.tabulate_tests.output if COMPARED else [],
+        rules.tabulate_uncertainty.output if runs(WHOLE) else [],
         rules.tabulate_probes.output if STRATEGIES and PROBED else [],
 
 

@@ -1,0 +1,110 @@
+"""What predicted deviations are worth: numbers by hand, and where the truth is known."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from tabulate_uncertainty import markdown, tabulate
+
+from matpretrain.statistics import epistemic_std
+from matpretrain.uncertainty import NORMAL, absolute_errors, confidence_curve, kept_errors, reliability
+
+
+def table_of(target, predictions, stds, folds=None):
+    """Predictions table of several seeds, [seeds][rows], merged as the workflow merges them."""
+    n = len(target)
+    rows = [
+        {"id": [f"r{i}" for i in range(n)], "fold": np.zeros(n, int) if folds is None else folds, "seed": seed, "part": "test",
+         "target": target, "prediction": prediction, "aleatoric_std": std}
+        for seed, (prediction, std) in enumerate(zip(predictions, stds, strict=True))
+    ]  # fmt: skip
+    table = pd.concat([pd.DataFrame(part) for part in rows]).sort_values(["part", "seed", "fold"], kind="stable")
+    return table.assign(epistemic_std=epistemic_std(table))
+
+
+def draws(distribution, n=20_000, overconfident=1.0):
+    """Targets drawn around predictions of zero, from deviations that differ from row to row."""
+    random = np.random.default_rng(0)
+    std = random.uniform(0.5, 4, n)
+    target = distribution.rvs(size=n, random_state=random) * std / distribution.std()
+    return table_of(target, [np.zeros(n)], [std / overconfident], np.arange(n) % 5)
+
+
+@pytest.mark.parametrize(("distribution", "one", "two"), [(stats.norm, 0.6827, 0.9545), (stats.laplace, 0.7569, 0.9409)])
+def test_true_deviations_are_found_true(distribution, one, two):
+    found = reliability(absolute_errors(draws(distribution)))
+    assert found["within_one"] == pytest.approx(one, abs=0.01) and found["within_two"] == pytest.approx(two, abs=0.01)
+    expected = distribution.ppf((1 + NORMAL) / 2) / distribution.std()
+    assert found["factor"] == pytest.approx(expected, rel=0.03) and found["mean_std"] == pytest.approx(2.25, rel=0.02)
+    assert 0.3 < found["rank"] < 0.6 and found["ideal_half"] < found["surest_half"] < 0.75
+
+
+def test_deviations_that_are_too_small_are_found_too_small():
+    true, small = (reliability(absolute_errors(draws(stats.norm, overconfident=k))) for k in (1.0, 3.0))
+    assert small["factor"] == pytest.approx(3 * true["factor"]) and small["within_one"] < 0.35
+    same = ("mae", "rank", "surest_half", "ideal_half")  # what does not depend on their size
+    assert [small[key] for key in same] == pytest.approx([true[key] for key in same])
+
+
+def test_numbers_of_one_fold_by_hand():
+    found = reliability(
+        absolute_errors(table_of(np.array([1.0, -2.0, 3.0, 0.0]), [np.zeros(4)], [np.array([2.0, 1.0, 4.0, 1.0])]))
+    )
+    # errors 1, 2, 3, 0 of deviations 2, 1, 4, 1: ratios 0.5, 2, 0.75, 0
+    expected = {"mae": 1.5, "mean_std": 2, "within_one": 0.75, "within_two": 1, "factor": 0.75}
+    expected |= {"rank": stats.spearmanr([2, 1, 4, 1], [1, 2, 3, 0]).statistic, "surest_half": 1 / 1.5, "ideal_half": 0.5 / 1.5}
+    assert found == pytest.approx(expected)
+
+
+def test_seeds_are_averaged_and_their_spread_counts():
+    predictions, stds = [np.array([1.0, 4.0]), np.array([3.0, 4.0])], [np.array([3.0, 1.0]), np.array([4.0, 1.0])]
+    errors = absolute_errors(table_of(np.array([2.5, 0.0]), predictions, stds))
+    assert errors["error"].tolist() == [0.5, 4.0]
+    assert errors["std"].to_numpy() == pytest.approx([np.sqrt((9 + 16) / 2 + 2), 1])
+    nothing = [np.full(2, np.nan)] * 2
+    assert absolute_errors(table_of(np.array([2.5, 0.0]), predictions, nothing))["std"].tolist() == [pytest.approx(2**0.5), 0]
+
+
+def test_the_error_of_rows_of_equal_deviation_does_not_depend_on_their_order():
+    error, std = np.array([4.0, 0.0, 1.0, 3.0]), np.array([2.0, 2.0, 1.0, 2.0])
+    expected = np.array([1, (1 + 7 / 3) / 2, 2]) / 2
+    for order in ([0, 1, 2, 3], [3, 2, 1, 0], [1, 3, 0, 2]):
+        assert kept_errors(error[order], std[order], [0.25, 0.5, 1]) == pytest.approx(expected)
+    assert np.isnan(kept_errors(np.zeros(3), np.ones(3), [0.5])).all()
+
+
+def test_equal_deviations_know_nothing():
+    random = np.random.default_rng(1)
+    errors = absolute_errors(table_of(random.normal(size=100), [np.zeros(100)], [np.ones(100)]))
+    found = reliability(errors)
+    assert np.isnan(found["rank"]) and found["surest_half"] == pytest.approx(1)
+    assert confidence_curve(errors) == pytest.approx(np.ones(20))
+
+
+def test_the_table_has_the_models_that_predict_deviations():
+    random = np.random.default_rng(2)
+    target, std = random.normal(size=60), random.uniform(1, 2, 60)
+    runs = {
+        ("mine", "roost"): table_of(target, [np.zeros(60)], [std]),
+        ("mine", "l1"): table_of(target, [np.zeros(60)], [std * np.nan]),
+    }
+    table = tabulate(runs)
+    assert table["model"].tolist() == ["roost"] and table["n_seeds"].tolist() == [1]
+    lines = markdown(table, {"mine": "Mine"}, {"mine": "eV"}).splitlines()
+    assert lines[2].startswith("| Mine | roost | 1 | ") and " eV | " in lines[2] and lines[2].count("%") == 4
+    assert len(tabulate({("mine", "l1"): runs["mine", "l1"]})) == 0
+
+
+def test_curves_are_drawn_for_the_models_that_have_one():
+    from matpretrain import plots_uncertainty
+    from matpretrain.uncertainty import SHARES
+
+    curves = {"a": {"x": SHARES, "y": SHARES**2}, "b": {"x": SHARES}}
+    figure = plots_uncertainty.confidence(curves, {"x": "Model X"}, ["y", "x", "z"])
+    first, second = (axes for axes in figure.axes if axes.lines)
+    assert [line.get_label() for line in first.lines[1:]] == ["y", "x"] and [line.get_label() for line in second.lines[1:]] == [
+        "x"
+    ]
+    assert second.lines[1].get_color() == first.lines[2].get_color()
+    assert np.allclose(first.lines[1].get_ydata(), 100 * SHARES**2)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["y", "Model X"]
