@@ -10,7 +10,6 @@ import argparse
 import itertools
 import os
 import time
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +25,6 @@ from matpretrain.magpie import magpie_features
 from matpretrain.megnet_graphs import CrystalInputs
 from matpretrain.sources import STRUCTURES, read_embedded
 
-warnings.filterwarnings("ignore", "No Pauling electronegativity")  # pymatgen, of noble gases
 BATCH, REPEATS = 128, 5
 
 

@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -175,3 +177,9 @@ def test_bad_baselines_end_with_one_line(copied, formulas, capsys, fault, what, 
     with fault(what, *words):
         assert main([str(formulas), "--model", str(copied)]) == 1
         raise DataError(capsys.readouterr().err.split("error: ", 1)[1].removesuffix("\n"))
+
+
+def test_the_command_line_says_nothing_of_pymatgens_noble_gases(kept, formulas):
+    command = [sys.executable, "-m", "matpretrain.predict", str(formulas), "--model", str(kept[0] / "seed0")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert len(done.stderr.splitlines()) == 1 and done.stderr.startswith("3 formulas, 3 baselines trained on mine")

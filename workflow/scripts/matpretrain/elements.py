@@ -3,6 +3,7 @@
 Apart from the fingerprint, so that another formula there trains no network again.
 """
 
+import warnings
 from functools import cache
 
 import numpy as np
@@ -25,7 +26,12 @@ def element_tables():
     from matminer.utils.data import MagpieData, PymatgenData
     from pymatgen.core import Element
 
-    magpie, pymatgen = MagpieData(impute_nan=True), PymatgenData(impute_nan=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "No Pauling electronegativity")  # once for every noble gas and element beyond Lr
+        return _read(Element, MagpieData(impute_nan=True), PymatgenData(impute_nan=True))
+
+
+def _read(Element, magpie, pymatgen):
     properties = np.full((N_ELEMENTS + 1, len(PROPERTIES)), np.nan)
     valence = np.full((N_ELEMENTS + 1, len(ORBITALS)), np.nan)
     electronegativity = np.full(N_ELEMENTS + 1, np.nan)
