@@ -15,6 +15,7 @@ from sklearn.linear_model import BayesianRidge, Ridge
 
 from matpretrain import estimators
 from matpretrain.baselines import FEATURES, ROWS, builder, load_baselines, save_baseline
+from matpretrain.calibration import NORMAL
 from matpretrain.composition import parse_formulas, take
 from matpretrain.files import DataError
 from matpretrain.predict import main, predict_file
@@ -79,13 +80,29 @@ def test_every_fold_predicts_what_it_predicted_before(kept, table):
     assert len({mean.tobytes() for mean in means}) == 2 * FOLDS
 
 
-def test_deviations_are_those_of_the_trees(table):
+def test_deviations_are_those_of_the_trees_scaled_on_rows_out_of_bag(table):
     compositions, _ = parse_formulas(table["formula"].tolist())
     features, target = FEATURES["magpie"](compositions), table["target"].to_numpy()
     reference = RandomForestRegressor(20, max_features=1 / 3, random_state=0).fit(features[:40], target[:40])
-    by_hand = [np.std([tree.predict([row])[0] for tree in reference.estimators_]) for row in features[40:]]
-    _, found = estimators.predicted(builder("random_forest", 0, ARGUMENTS)().fit(features[:40], target[:40]), features[40:])
-    np.testing.assert_allclose(found, by_hand, rtol=1e-9)
+    trees = np.array([[tree.predict([row])[0] for tree in reference.estimators_] for row in features])
+    unseen = np.array([[row not in rows for rows in reference.estimators_samples_] for row in range(40)])
+    ratios = []
+    for of_row, out, truth in zip(trees[:40], unseen, target[:40], strict=True):
+        if np.std(of_row[out]) > 0:
+            ratios.append(abs(np.median(of_row[out]) - truth) / np.std(of_row[out]))
+    factor = sorted(ratios)[int(np.ceil(NORMAL * (len(ratios) + 1))) - 1]
+    forest = estimators.random_forest(0, 20, "median").fit(features[:40], target[:40])
+    np.testing.assert_allclose(estimators.predicted(forest, features[40:])[1], factor * trees[40:].std(1), rtol=1e-9)
+
+
+def test_two_thirds_of_the_errors_of_a_forest_lie_within_its_deviations():
+    random = np.random.default_rng(0)
+    features = random.normal(size=(1200, 5))
+    target = np.exp(features[:, 0] + random.normal(size=1200))  # heavy tails: the trees' own deviation is far too wide
+    forest = estimators.random_forest(0, 100).fit(features[:600], target[:600])
+    prediction, deviation = forest.predict(features[600:], return_std=True)
+    assert forest.deviation_factor < 0.8
+    assert np.mean(np.abs(prediction - target[600:]) <= deviation) == pytest.approx(NORMAL, abs=0.05)
 
 
 def test_regressors_of_scikit_learn_have_the_deviations_that_they_predict():
@@ -95,7 +112,8 @@ def test_regressors_of_scikit_learn_have_the_deviations_that_they_predict():
     assert np.array_equal(estimators.predicted(bayes, features)[1], bayes.predict(features, return_std=True)[1])
     assert np.isnan(estimators.predicted(Ridge().fit(features, target), features)[1]).all()
     prediction, deviation = estimators.predicted(estimators.mean(0).fit(features, target), features[:2])
-    assert prediction.tolist() == [target.mean()] * 2 and deviation.tolist() == [target.std()] * 2
+    assert prediction.tolist() == [target.mean()] * 2 and deviation[0] == deviation[1]
+    assert (np.abs(target - target.mean()) <= deviation[0]).mean() == pytest.approx(NORMAL, abs=0.02)
 
 
 def test_the_features_read_off_formulas_are_those_that_the_registry_knows():

@@ -3,11 +3,20 @@
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import load
 from scipy import stats
+from small_problem import all_folds
 from tabulate_uncertainty import markdown, tabulate
 
+from matpretrain.calibration import LEAST_ROWS, NORMAL, deviation_factor
+from matpretrain.composition import matscholar_vectors, parse_formulas
+from matpretrain.members import load_members, save_members
+from matpretrain.recipe import Recipe
+from matpretrain.sources import read_embedded
+from matpretrain.splits import outer_folds
 from matpretrain.statistics import epistemic_std
-from matpretrain.uncertainty import NORMAL, absolute_errors, confidence_curve, kept_errors, reliability
+from matpretrain.supervised import Training
+from matpretrain.uncertainty import absolute_errors, confidence_curve, kept_errors, reliability
 
 
 def table_of(target, predictions, stds, folds=None):
@@ -108,3 +117,59 @@ def test_curves_are_drawn_for_the_models_that_have_one():
     assert second.lines[1].get_color() == first.lines[2].get_color()
     assert np.allclose(first.lines[1].get_ydata(), 100 * SHARES**2)
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["y", "Model X"]
+
+
+def test_a_factor_lets_new_errors_lie_within_the_deviations_on_average():
+    random = np.random.default_rng(3)
+    within = []
+    for _ in range(2000):  # of 12 rows, and one more
+        std = random.uniform(0.5, 4, 13)
+        error = np.abs(random.laplace(size=13)) * std
+        within.append(error[12] <= deviation_factor(error[:12], std[:12] / 7) * std[12] / 7)
+    assert NORMAL - 0.03 < np.mean(within) < NORMAL + 0.08
+
+
+def test_a_factor_needs_rows_that_have_a_deviation():
+    error = np.arange(1.0, LEAST_ROWS + 1)
+    assert deviation_factor(error, np.ones(LEAST_ROWS)) == 8  # the 8th of ten: 0.6827 * 11 rounded up
+    assert deviation_factor(error[:-1], np.ones(LEAST_ROWS - 1)) == 1
+    for nothing in (np.nan, 0.0):
+        assert deviation_factor(error, np.full(LEAST_ROWS, nothing)) == 1
+    assert deviation_factor(np.zeros(LEAST_ROWS), np.ones(LEAST_ROWS)) == 1
+
+
+@pytest.mark.parametrize("inner_fraction", [0.2, 0])
+def test_deviations_of_networks_are_scaled_on_validation_rows(tmp_path, inner_fraction):
+    table = read_embedded("matminer_transport_seebeck_p").sample(160, random_state=1).reset_index(drop=True)
+    table = table.assign(fold=outer_folds(160, 2))
+    compositions, _ = parse_formulas(table["formula"].tolist())
+    recipe = {key: value for key, value in load("config/config.yaml")["recipe"].items() if key not in ("loss", "target_scale")}
+    vectors, said = np.nan_to_num(matscholar_vectors()), []
+    training = Training(
+        table, compositions, "roost", {"element_vectors": vectors}, None, "robust_l1", Recipe(**recipe | {"epochs": 3}), inner_fraction,
+        size=None, seed=0, device="cpu",
+    )  # fmt: skip
+    predictions, _, kept = all_folds(training, 1, said.append, tmp_path / "state")
+    factors = [member["deviation_factor"] for member in kept]
+    if not inner_fraction:
+        assert factors == [1, 1] and sum("as trained, often much too small" in line for line in said) == 2
+        return
+    assert all(factor not in (0, 1) for factor in factors)
+    assert [line for line in said if "times" in line] == [
+        f"fold {fold}: predicted deviations times {factor:.3g}, from 16 validation rows" for fold, factor in enumerate(factors)
+    ]
+    for _, rows in predictions[predictions["part"] == "validation"].groupby("fold"):
+        assert deviation_factor((rows["prediction"] - rows["target"]).abs(), rows["aleatoric_std"]) == pytest.approx(1)
+    record = {
+        "encoder": "roost",
+        "n_outputs": 2,
+        "loss": "robust_l1",
+        "target_scale": "linear",
+        "recipe": vars(training.recipe),
+    }
+    record |= {"dataset": "mine", "seed": 0, "unit": "1"}
+    save_members(kept, {"element_vectors": vectors}, compositions, record, tmp_path / "seed0")
+    _, stds = load_members([tmp_path / "seed0"]).predictions(compositions)
+    for fold, rows in predictions[predictions["part"] == "test"].groupby("fold"):
+        expected = rows.set_index("id").loc[table["id"][table["fold"] == fold], "aleatoric_std"]
+        np.testing.assert_allclose(stds[fold, table["fold"] == fold], expected, rtol=1e-4)

@@ -8,11 +8,14 @@ import inspect
 
 import numpy as np
 
+from matpretrain.calibration import NORMAL, deviation_factor
+
 STATISTICS = {"median": np.nanmedian, "mean": np.nanmean}  # out of bag, a tree that has seen a row says NaN
 
 
 class Forest:
-    """A random forest whose prediction is the median or the mean of its trees'.
+    """A random forest whose prediction is the median or the mean of its trees', and its deviation their standard deviation, scaled
+    on out-of-bag rows (calibration.py).
 
     A tree grown to single rows (those with the same features share a leaf) predicts the target of one training row, so that
     the trees of a forest are a sample of the conditional distribution (Meinshausen 2006, quantile regression forests). Its
@@ -32,11 +35,15 @@ class Forest:
         return f"{self.statistic} of {self.forest.n_estimators} trees"
 
     def fit(self, features, target):
-        """Grow the trees on features [rows, n] and targets [rows], and choose the statistic; returns self."""
+        """Grow the trees on features [rows, n] and targets [rows], choose the statistic, scale the deviations; returns self."""
         self.forest.fit(features, target)
+        trees = self.out_of_bag(features)
         if self.prediction == "auto":
-            errors = out_of_bag_errors(self.out_of_bag(features), target)
+            errors = out_of_bag_errors(trees, target)
             self.statistic = min(errors, key=errors.get)
+        unseen = ~np.isnan(trees).all(axis=0)
+        error = np.abs(STATISTICS[self.statistic](trees[:, unseen], axis=0) - target[unseen])
+        self.deviation_factor = deviation_factor(error, np.nanstd(trees[:, unseen], axis=0))
         return self
 
     def trees(self, features):
@@ -52,10 +59,10 @@ class Forest:
         return predictions
 
     def predict(self, features, return_std=False):
-        """Predictions [rows] for features [rows, n]; with return_std also the standard deviations [rows] of the trees'."""
+        """Predictions [rows] for features [rows, n]; with return_std also their deviations [rows]."""
         trees = self.trees(features)
         prediction = STATISTICS[self.statistic](trees, axis=0)
-        return (prediction, trees.std(axis=0)) if return_std else prediction
+        return (prediction, self.deviation_factor * trees.std(axis=0)) if return_std else prediction
 
 
 def out_of_bag_errors(predictions, target):
@@ -88,20 +95,21 @@ def random_forest(seed, trees=500, prediction="auto", max_features=1 / 3):
 
 
 class TrainingMean:
-    """Predicts mean and standard deviation of the training targets, whatever the features."""
+    """Predicts the mean of the training targets, whatever the features; NORMAL of these lie within its deviation."""
 
     def __str__(self):
         return "training mean"
 
     def fit(self, features, target):
         """Take targets [rows]; returns self."""
-        self.moments = target.mean(), target.std()
+        self.mean = target.mean()
+        self.deviation = np.quantile(np.abs(target - self.mean), NORMAL)
         return self
 
     def predict(self, features, return_std=False):
-        """The mean [rows] for features [rows, n]; with return_std also the standard deviation [rows]."""
-        mean, std = (np.full(len(features), moment) for moment in self.moments)
-        return (mean, std) if return_std else mean
+        """The mean [rows] for features [rows, n]; with return_std also the deviation [rows]."""
+        mean, deviation = (np.full(len(features), value) for value in (self.mean, self.deviation))
+        return (mean, deviation) if return_std else mean
 
 
 def mean(seed):

@@ -1,8 +1,8 @@
 """Trained networks kept for prediction: a folder per seed, in it a member per outer fold.
 
 weights.safetensors holds the tensors fold{k}.{parameter}, once the fixed element_vectors, and the compositions of the
-dataset (train.number, train.amount, train.offset); model.json says how to build the networks, and the mean and standard
-deviation of the target that scaled each fold. A copy of the folder is all that prediction needs.
+dataset (train.number, train.amount, train.offset); model.json says how to build the networks, the mean and standard
+deviation of the target that scaled each fold, and the factor of its predicted deviations (calibration.py). A copy of the folder is all that prediction needs.
 """
 
 import importlib
@@ -34,13 +34,14 @@ SPECTRAL = ("energy", "resolution")  # those that networks of spectra have in ad
 
 @dataclass(frozen=True)
 class Member:
-    """A network, trained without the rows of one outer fold on targets (y - mean) / std."""
+    """A network, trained without the rows of one outer fold on targets (y - mean) / std; its deviations are taken times a factor."""
 
     seed: int
     fold: int
     mean: float
     std: float
     network: torch.nn.Module
+    deviation_factor: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ class Ensemble:
             for member in self.members
         ]
         means, stds = (np.stack(values) for values in zip(*found, strict=True))
+        stds *= np.array([member.deviation_factor for member in self.members])[:, None, None]
         return (means, stds) if "energy" in self.record else (means[..., 0], stds[..., 0])
 
 
@@ -90,10 +92,16 @@ def _own(state):
     return {name: tensor for name, tensor in state.items() if name.split(".")[-1] != VECTORS}
 
 
-def keep(network, fold, mean, std):
+def keep(network, fold, mean, std, deviation_factor=1.0):
     """What is kept of a trained fold: a dictionary of numbers and of numpy arrays, which travel between processes."""
     weights = {name: tensor.detach().cpu().numpy() for name, tensor in _own(network.state_dict()).items()}
-    return {"fold": int(fold), "mean": float(mean), "std": float(std), "weights": weights}
+    return {
+        "fold": int(fold),
+        "mean": float(mean),
+        "std": float(std),
+        "deviation_factor": float(deviation_factor),
+        "weights": weights,
+    }
 
 
 def save_members(kept, arguments, compositions, record, folder):
@@ -113,7 +121,7 @@ def save_members(kept, arguments, compositions, record, folder):
     arrays |= {f"train.{name}": array for name, array in compositions.arrays().items()}
     for member in kept:
         arrays |= {f"fold{member['fold']}.{name}": array for name, array in member["weights"].items()}
-    folds = [{name: member[name] for name in ("fold", "mean", "std")} for member in kept]
+    folds = [{name: member[name] for name in ("fold", "mean", "std", "deviation_factor")} for member in kept]
     save_weights({name: torch.from_numpy(np.asarray(array)) for name, array in arrays.items()}, folder / WEIGHTS)
     arguments = {name: value for name, value in arguments.items() if name not in vectors}
     write_json({**record, **shapes, "arguments": arguments, "folds": folds}, folder / RECORD)
@@ -187,7 +195,14 @@ def _load_seed(folder):
         arguments = record["arguments"] | ({VECTORS: shared[VECTORS]} if VECTORS in shared else {})
         networks = {int(fold["fold"]): build(**arguments, n_outputs=record["n_outputs"]).eval() for fold in record["folds"]}
         members = [
-            Member(int(record["seed"]), int(fold["fold"]), float(fold["mean"]), float(fold["std"]), networks[fold["fold"]])
+            Member(
+                int(record["seed"]),
+                int(fold["fold"]),
+                float(fold["mean"]),
+                float(fold["std"]),
+                networks[fold["fold"]],
+                float(fold.get("deviation_factor", 1)),  # earlier versions had none
+            )
             for fold in record["folds"]
         ]
         missing = [key for key in (*SAME, "unit") if key not in record]

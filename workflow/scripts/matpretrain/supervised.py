@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from torch.func import vmap
 
+from matpretrain.calibration import LEAST_ROWS, deviation_factor
 from matpretrain.cohort import Cohort, level
 from matpretrain.composition import Compositions
 from matpretrain.members import fold_weights, keep
@@ -196,6 +197,7 @@ def train_members(members, say, state=None):
     std = [np.nanstd(to_learn[train], ddof=1) for train, _, _ in splits]
     std = [own if own > 0 else 1.0 for own in std]
     watched = len(splits[0][1]) > 0
+    titles = [f"{own.name + ' ' * bool(own.name)}fold {fold}: " for own, fold in members]
 
     loss, smoothed, inputs = SUPERVISED[training.loss][0], smoothing(record), training.inputs
     scaled = np.stack([(to_learn - m) / s for m, s in zip(mean, std, strict=True)])
@@ -223,10 +225,10 @@ def train_members(members, say, state=None):
         return scores
 
     def report(rows):
-        for (own, fold), row in zip(members, rows, strict=True):
+        for title, row in zip(titles, rows, strict=True):
             if row and row["epoch"] % max(1, recipe.epochs // PROGRESS) == 0:
                 say(
-                    f"{own.name + ' ' * bool(own.name)}fold {fold}: epoch {row['epoch']}/{recipe.epochs}, loss {row['loss']:.4f}, "
+                    f"{title}epoch {row['epoch']}/{recipe.epochs}, loss {row['loss']:.4f}, "
                     + f"validation MAE {row['mae']:.4g}, " * watched
                     + f"{row['seconds']:.0f} s"
                 )
@@ -250,9 +252,25 @@ def train_members(members, say, state=None):
             prediction, deviation = decode(of_members[k], record, mean[k], std[k])
             rows = training.rows(splits[k][PARTS.index(part)], prediction=prediction, aleatoric_std=deviation)
             parts.append(rows.assign(fold=fold, seed=own.seed, part=part))
+        rows, factor = _calibrated(pd.concat(parts), lambda text, title=titles[k]: say(title + text))
         history = pd.DataFrame(histories[k]).assign(fold=fold, seed=own.seed)
-        results.append((pd.concat(parts), history, keep(cohort.member(k), fold, mean[k], std[k])))
+        results.append((rows, history, keep(cohort.member(k), fold, mean[k], std[k], factor)))
     return results
+
+
+def _calibrated(rows, say):
+    """Prediction rows of a fold with deviations scaled on its validation rows, and the factor (calibration.deviation_factor)."""
+    if rows["aleatoric_std"].isna().all():
+        return rows, 1.0
+    held_out = rows[rows["part"] == PARTS[1]]
+    factor = deviation_factor((held_out["prediction"] - held_out["target"]).abs(), held_out["aleatoric_std"])
+    if len(held_out) >= LEAST_ROWS:
+        say(f"predicted deviations times {factor:.3g}, from {len(held_out)} validation rows")
+    else:
+        say(
+            f"predicted deviations as trained, often much too small; {LEAST_ROWS} validation rows would scale them (inner_fraction)"
+        )
+    return rows.assign(aleatoric_std=factor * rows["aleatoric_std"]), factor
 
 
 def initial_network(training, fold, say):

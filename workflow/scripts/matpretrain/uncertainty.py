@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from matpretrain.calibration import NORMAL
 from matpretrain.statistics import ensemble, total_std
 
-NORMAL = 0.6827  # share of a normal distribution within one standard deviation
 SHARES = np.linspace(0.05, 1, 20)  # of the rows that are kept
 COLUMNS = ("mae", "mean_std", "within_one", "within_two", "factor", "rank", "surest_half", "ideal_half")
 
