@@ -8,11 +8,13 @@ forests.py matbench_steels:magpie matbench_steels:fl matbench_steels:onehot
 """
 
 import argparse
-import sys
 from pathlib import Path
 
+import numpy as np
 from joblib import parallel_config
 
+from matpretrain.baselines import FEATURES
+from matpretrain.composition import Compositions
 from matpretrain.estimators import out_of_bag_errors, random_forest
 from matpretrain.files import read_csv
 from matpretrain.splits import fold_numbers
@@ -21,9 +23,6 @@ PROJECT = Path(__file__).resolve().parents[1]
 
 
 def main():
-    sys.path.insert(0, str(PROJECT / "workflow/scripts"))
-    from fit_baseline import load_features
-
     parser = argparse.ArgumentParser()
     parser.add_argument("tables", nargs="+", metavar="DATASET:FEATURES")
     parser.add_argument("--trees", type=int, default=100)
@@ -35,8 +34,8 @@ def main():
         dataset, kind = name.split(":")
         folder = given.results / "data" / dataset
         table = read_csv(folder / "table.csv", dtype={"id": str, "formula": str})
-        path = None if kind == "onehot" else given.results / f"features/{dataset}/{kind}.npy"
-        features = load_features(kind, folder / "compositions.npz", path)
+        path = given.results / f"features/{dataset}/{kind}.npy"
+        features = np.load(path) if path.exists() else FEATURES[kind](Compositions.read(folder / "compositions.npz"))
         target, fold = table["target"].to_numpy(), table["fold"].to_numpy()
         for k in fold_numbers(fold):
             train = fold != k

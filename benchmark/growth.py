@@ -10,6 +10,7 @@ import argparse
 import itertools
 import os
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from matpretrain.magpie import magpie_features
 from matpretrain.megnet_graphs import CrystalInputs
 from matpretrain.sources import STRUCTURES, read_embedded
 
+warnings.filterwarnings("ignore", "No Pauling electronegativity")  # pymatgen, of noble gases
 BATCH, REPEATS = 128, 5
 
 

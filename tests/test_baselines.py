@@ -19,6 +19,7 @@ from matpretrain.calibration import NORMAL
 from matpretrain.composition import parse_formulas, take
 from matpretrain.files import DataError
 from matpretrain.predict import main, predict_file
+from matpretrain.provenance import fingerprint
 from matpretrain.registries import FIXED_FEATURES
 from matpretrain.sources import read_embedded
 from matpretrain.splits import NEVER_TESTED, outer_folds
@@ -42,7 +43,13 @@ def fit(folder, table, seed=0, features="magpie", size=None, **changes):
     build = builder("random_forest", seed, ARGUMENTS)
     predictions = fit_baseline(table, FEATURES[features](compositions), build, 1, lambda text: None, size)
     record = {"estimator": "random_forest", "features": features, "arguments": ARGUMENTS, "size": size, "seed": seed}
-    record |= {"dataset": "mine", "model": "rf", "unit": "microvolt/K", "data_sha256": "0"}
+    record |= {
+        "dataset": "mine",
+        "model": "rf",
+        "unit": "microvolt/K",
+        "data_sha256": "0",
+        "code_version": fingerprint("fit_baseline"),
+    }
     folder.mkdir(parents=True, exist_ok=True)
     save_baseline(compositions, table, record | changes, folder)
     return predictions
@@ -86,11 +93,9 @@ def test_deviations_are_those_of_the_trees_scaled_on_rows_out_of_bag(table):
     reference = RandomForestRegressor(20, max_features=1 / 3, random_state=0).fit(features[:40], target[:40])
     trees = np.array([[tree.predict([row])[0] for tree in reference.estimators_] for row in features])
     unseen = np.array([[row not in rows for rows in reference.estimators_samples_] for row in range(40)])
-    ratios = []
-    for of_row, out, truth in zip(trees[:40], unseen, target[:40], strict=True):
-        if np.std(of_row[out]) > 0:
-            ratios.append(abs(np.median(of_row[out]) - truth) / np.std(of_row[out]))
-    factor = sorted(ratios)[int(np.ceil(NORMAL * (len(ratios) + 1))) - 1]
+    known = zip(trees[:40], unseen, target[:40], strict=True)
+    ratios = [abs(np.median(of_row[out]) - truth) / np.std(of_row[out]) for of_row, out, truth in known]
+    factor = sorted(ratios)[int(np.ceil(NORMAL * 41)) - 1]
     forest = estimators.random_forest(0, 20, "median").fit(features[:40], target[:40])
     np.testing.assert_allclose(estimators.predicted(forest, features[40:])[1], factor * trees[40:].std(1), rtol=1e-9)
 
@@ -133,6 +138,24 @@ def test_a_subset_is_fitted_again_to_the_rows_that_were_drawn(tmp_path, table):
     assert all(np.array_equal(array, expected[name]) for name, array in baselines.train.arrays().items())
 
 
+def test_out_of_bag_means_that_no_row_of_the_group_was_seen(tmp_path, table):
+    compositions, _ = parse_formulas(table["formula"].tolist())
+    features, target = np.repeat(FEATURES["magpie"](compositions), 2, axis=0), np.repeat(table["target"].to_numpy(), 2)
+    target = target + np.random.default_rng(0).normal(0, 0.1 * target.std(), 120)
+    groups = np.repeat(np.arange(60), 2)
+    alone, grouped = (estimators.random_forest(0, 50).fit(features, target, g) for g in (None, groups))
+    assert grouped.deviation_factor > 1.5 * alone.deviation_factor  # the twin, of nearly the same target, was mostly seen
+    pairs = grouped.out_of_bag(features, groups).reshape(50, 60, 2)
+    assert np.array_equal(pairs[..., 0], pairs[..., 1], equal_nan=True) and 0 < np.isnan(pairs).mean() < 1
+    twice = pd.concat([table] * 2, ignore_index=True).assign(group=np.tile(np.arange(60), 2))
+    before = fit(tmp_path / "seed0", twice.assign(id=np.arange(120)))
+    means, stds = load_baselines([tmp_path / "seed0"], print).predictions(parse_formulas(twice["formula"].tolist())[0], 1)
+    for fold, rows in before.groupby("fold"):
+        assert np.array_equal(stds[fold, rows["id"]], rows["aleatoric_std"]) and np.array_equal(
+            means[fold, rows["id"]], rows["prediction"]
+        )
+
+
 def test_the_command_line_predicts_by_a_baseline(kept, formulas, capsys):
     assert main([str(formulas), "--model", str(kept[0])]) == 0
     out, err = capsys.readouterr()
@@ -148,11 +171,12 @@ def test_the_command_line_predicts_by_a_baseline(kept, formulas, capsys):
 
 def test_another_version_of_scikit_learn_is_told(copied, formulas):
     record = json.loads((copied / "seed0/model.json").read_text())
-    (copied / "seed0/model.json").write_text(json.dumps(record | {"scikit-learn": "1.0"}))
+    assert record["arguments"] == {"trees": 20, "prediction": "auto", "max_features": 1 / 3}  # as they were by default
+    (copied / "seed0/model.json").write_text(json.dumps(record | {"scikit-learn": "1.0", "code_version": "abc"}))
     said = []
     predict_file(formulas, [copied / "seed0"], say=said.append)
     assert said[0].startswith("fitted with scikit-learn 1.0, and now again with ")
-    assert len(said) == 2
+    assert said[1].startswith("fitted with code_version abc, and now again with ") and len(said) == 3
 
 
 def edit_record(**changes):
@@ -177,6 +201,11 @@ def edit_rows(**changes):
     ("what", "damage", "words"),
     [
         ("Rows of a baseline that are cut off", lambda f: os.truncate(f / "seed1" / ROWS, 100), ["seed1/training.npz"]),
+        (
+            "Another file as the rows of a baseline",
+            lambda f: np.save((f / "seed1" / ROWS).open("wb"), np.ones(3)),
+            ["seed1/training.npz"],
+        ),
         (
             "Rows of a baseline that do not belong together",
             edit_rows(fold=lambda a: a[:-1]),

@@ -54,7 +54,7 @@ def train(folder, loss="robust_l1", seeds=(0, 1), threads=1, target_scale="linea
             None,
             loss,
             Recipe(**recipe),
-            0.1,
+            0.5,  # ten of twenty rows scale the deviations
             size=None,
             seed=seed,
             device="cpu",

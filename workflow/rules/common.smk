@@ -333,14 +333,11 @@ def seed_files(name, dataset, model):
 
 
 def prediction_files(wildcards):
-    """What is kept of every seed of the model that makes a prediction: records, weights, or the rows of a baseline."""
-    dataset, model = (
-        config["predict"][wildcards.prediction][k] for k in ("dataset", "model")
-    )
+    """What is kept of every seed of a predicting model: records, and weights or the rows of a baseline."""
+    entry = config["predict"][wildcards.prediction]
+    dataset, model = entry["dataset"], entry["model"]
     kept = "weights.safetensors" if model in NETWORKS else "training.npz"
-    return [
-        f for name in ("model.json", kept) for f in seed_files(name, dataset, model)
-    ]
+    return sum((seed_files(f, dataset, model) for f in ("model.json", kept)), [])
 
 
 def runs(models=MODELS):

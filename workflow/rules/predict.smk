@@ -15,10 +15,10 @@ rule predict_formulas:
         "logs/predict/{prediction}.log",
     conda:
         "../../envs/predict.yaml"
-    threads: 4
+    threads: 8
     resources:
-        mem_mb=grown(8000),
-        runtime=grown(120),
+        mem_mb=grown(16000),
+        runtime=grown(720),
     params:
         formula=lambda w: config["predict"][w.prediction].get("formula", "formula"),
         unknown_elements=config["unknown_elements"],

@@ -16,7 +16,7 @@ def fit_baseline(table, features, build, threads, say, size=None):
     """Fit on the outer training part of every fold, or on a subset of a size (subsets.outer_split), and predict its test part.
 
     Args:
-        table: data frame id, target, fold.
+        table: data frame id, target, fold and, where the split keeps rows together, group.
         features: [rows, n].
         build: function () -> regressor with scikit-learn's fit() and predict().
 
@@ -24,7 +24,8 @@ def fit_baseline(table, features, build, threads, say, size=None):
         Data frame id, fold, part, target, prediction, aleatoric_std (NaN where the regressor predicts none).
     """
     target, parts = table["target"].to_numpy(), []
-    for fold, test, model in fitted_folds(features, target, table["fold"].to_numpy(), size, build, threads):
+    groups = table["group"].to_numpy() if "group" in table else None
+    for fold, test, model in fitted_folds(features, target, table["fold"].to_numpy(), size, build, threads, groups):
         prediction, deviation = predicted(model, features[test])
         say(f"fold {fold}: {model}, test MAE {np.abs(prediction - target[test]).mean():.5g}")
         parts.append(

@@ -22,8 +22,8 @@ HEADINGS = [
     "surest half (ideal)",
 ]
 NOTES = [
-    "Test rows, seeds averaged, mean over the outer folds. Deviation: root of the mean aleatoric variance plus the variance over "
-    "seeds, where there are several.",
+    "Test rows, seeds averaged, mean over the outer folds. Deviation: root of the mean variance that seeds predict (aleatoric_std, scaled "
+    "on inner validation or out-of-bag rows), or the standard deviation over seeds where they predict none.",
     "Within one, two: share of the errors that are smaller than one and two deviations; 68 and 95 % of a normal distribution, 76 and "
     "94 % of Laplace's. Factor: by which deviations have to be multiplied for 68 % (above 1: the model is too sure).",
     "Rank: Spearman's correlation of deviations and errors. Surest half: the error of the rows with the smallest deviations as a "

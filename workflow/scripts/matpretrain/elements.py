@@ -3,7 +3,6 @@
 Apart from the fingerprint, so that another formula there trains no network again.
 """
 
-import warnings
 from functools import cache
 
 import numpy as np
@@ -26,12 +25,7 @@ def element_tables():
     from matminer.utils.data import MagpieData, PymatgenData
     from pymatgen.core import Element
 
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "No Pauling electronegativity")  # once for every noble gas and element beyond Lr
-        return _read(Element, MagpieData(impute_nan=True), PymatgenData(impute_nan=True))
-
-
-def _read(Element, magpie, pymatgen):
+    magpie, pymatgen = MagpieData(impute_nan=True), PymatgenData(impute_nan=True)
     properties = np.full((N_ELEMENTS + 1, len(PROPERTIES)), np.nan)
     valence = np.full((N_ELEMENTS + 1, len(ORBITALS)), np.nan)
     electronegativity = np.full(N_ELEMENTS + 1, np.nan)

@@ -34,16 +34,20 @@ class Forest:
     def __str__(self):
         return f"{self.statistic} of {self.forest.n_estimators} trees"
 
-    def fit(self, features, target):
-        """Grow the trees on features [rows, n] and targets [rows], choose the statistic, scale the deviations; returns self."""
+    def fit(self, features, target, groups=None):
+        """Grow the trees on features [rows, n] and targets [rows], choose the statistic, scale the deviations; returns self.
+
+        Args:
+            groups: [rows] labels of rows that new rows are not like, or None: a tree that has seen one of a group has seen all.
+        """
         self.forest.fit(features, target)
-        trees = self.out_of_bag(features)
+        trees = self.out_of_bag(features, groups)
         if self.prediction == "auto":
             errors = out_of_bag_errors(trees, target)
             self.statistic = min(errors, key=errors.get)
         unseen = ~np.isnan(trees).all(axis=0)
         error = np.abs(STATISTICS[self.statistic](trees[:, unseen], axis=0) - target[unseen])
-        self.deviation_factor = deviation_factor(error, np.nanstd(trees[:, unseen], axis=0))
+        self.deviation_factor = deviation_factor(error, np.nanstd(trees[:, unseen], axis=0)) or 1.0
         return self
 
     def trees(self, features):
@@ -51,11 +55,11 @@ class Forest:
         features = np.asarray(features, np.float32)  # what trees compare with
         return np.stack([tree.predict(features) for tree in self.forest.estimators_])
 
-    def out_of_bag(self, features):
-        """Predictions [trees, rows] for the rows it was fitted to, NaN where a tree has seen the row."""
+    def out_of_bag(self, features, groups=None):
+        """Predictions [trees, rows] for the rows it was fitted to, NaN where a tree has seen the row, or one of its group [rows]."""
         predictions = self.trees(features)
         for tree, rows in zip(predictions, self.forest.estimators_samples_, strict=True):
-            tree[rows] = np.nan
+            tree[rows if groups is None else np.isin(groups, groups[rows])] = np.nan
         return predictions
 
     def predict(self, features, return_std=False):

@@ -35,7 +35,7 @@ def job(snakemake):
             with open(path, "a") as log:  # one short append per line: folds in other processes write here too
                 log.write(f"{text}\n")
 
-    warnings.filterwarnings("ignore", "No Pauling electronegativity")  # pymatgen, of noble gases in structures
+    warnings.filterwarnings("ignore", "No Pauling electronegativity")  # pymatgen, once for every noble gas
     try:
         with heed_signals(), threadpool_limits(snakemake.threads), ExitStack() as outer, recorded(snakemake) as facts:
             say.note, say.enter = facts.update, outer.enter_context

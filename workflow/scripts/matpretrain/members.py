@@ -41,7 +41,7 @@ class Member:
     mean: float
     std: float
     network: torch.nn.Module
-    deviation_factor: float = 1.0
+    deviation_factor: float | None = None
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Ensemble:
             for member in self.members
         ]
         means, stds = (np.stack(values) for values in zip(*found, strict=True))
-        stds *= np.array([member.deviation_factor for member in self.members])[:, None, None]
+        stds *= np.array([member.deviation_factor or 1 for member in self.members])[:, None, None]
         return (means, stds) if "energy" in self.record else (means[..., 0], stds[..., 0])
 
 
@@ -92,14 +92,14 @@ def _own(state):
     return {name: tensor for name, tensor in state.items() if name.split(".")[-1] != VECTORS}
 
 
-def keep(network, fold, mean, std, deviation_factor=1.0):
+def keep(network, fold, mean, std, deviation_factor=None):
     """What is kept of a trained fold: a dictionary of numbers and of numpy arrays, which travel between processes."""
     weights = {name: tensor.detach().cpu().numpy() for name, tensor in _own(network.state_dict()).items()}
     return {
         "fold": int(fold),
         "mean": float(mean),
         "std": float(std),
-        "deviation_factor": float(deviation_factor),
+        "deviation_factor": deviation_factor,
         "weights": weights,
     }
 
@@ -201,7 +201,7 @@ def _load_seed(folder):
                 float(fold["mean"]),
                 float(fold["std"]),
                 networks[fold["fold"]],
-                float(fold.get("deviation_factor", 1)),  # earlier versions had none
+                fold.get("deviation_factor"),
             )
             for fold in record["folds"]
         ]

@@ -6,6 +6,7 @@ python -m matpretrain.predict FORMULAS.csv --model results/finetune/DATASET/MODE
 import argparse
 import os
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,11 @@ def load(folders, say):
         raise DataError(
             f"{folders[0]}: {ensemble.record['n_outputs']} outputs are not those of the loss and energies in its record "
             "(networks of spectra from an earlier version have no energies); train again"
+        )
+    unscaled = sum(member.deviation_factor is None for member in ensemble.members)
+    if unscaled and ensemble.record["loss"] == "robust_l1":
+        say(
+            f"the deviations of {unscaled} of {len(ensemble)} networks are as they were trained, often much too small (inner_fraction)"
         )
     return ensemble
 
@@ -115,6 +121,7 @@ def main(arguments=None):
     def say(text):
         print(text, file=sys.stderr)
 
+    warnings.filterwarnings("ignore", "No Pauling electronegativity")  # pymatgen, once for every noble gas
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     try:
         if given.output and Path(given.output).resolve() == Path(given.formulas).resolve():

@@ -27,12 +27,12 @@ def row_keys(predictions):
 
 
 def total_std(predictions):
-    """Predicted standard deviation of the seed-averaged prediction of each id, a Series: the root of the mean aleatoric
-    variance plus the epistemic variance; NaN where a model predicts neither."""
+    """Predicted deviation of the seed-averaged prediction of each id, a Series: the root of the mean variance that the seeds predict,
+    which is that of their whole error where it was scaled (calibration.py), so that their spread is in it; the standard deviation
+    over seeds where they predict none; NaN where there is neither."""
     by_id = predictions.groupby("id", sort=False)
-    aleatoric = (predictions["aleatoric_std"] ** 2).groupby(predictions["id"], sort=False).mean()
-    epistemic = by_id["epistemic_std"].first() ** 2
-    return np.sqrt(aleatoric.add(epistemic, fill_value=0))
+    predicted = (predictions["aleatoric_std"] ** 2).groupby(predictions["id"], sort=False).mean()
+    return np.sqrt(predicted).fillna(by_id["epistemic_std"].first())
 
 
 def ensemble(predictions):

@@ -259,17 +259,15 @@ def train_members(members, say, state=None):
 
 
 def _calibrated(rows, say):
-    """Prediction rows of a fold with deviations scaled on its validation rows, and the factor (calibration.deviation_factor)."""
+    """Prediction rows of a fold with deviations scaled on its validation rows, and the factor or None (calibration.py)."""
     if rows["aleatoric_std"].isna().all():
-        return rows, 1.0
+        return rows, None
     held_out = rows[rows["part"] == PARTS[1]]
     factor = deviation_factor((held_out["prediction"] - held_out["target"]).abs(), held_out["aleatoric_std"])
-    if len(held_out) >= LEAST_ROWS:
-        say(f"predicted deviations times {factor:.3g}, from {len(held_out)} validation rows")
-    else:
-        say(
-            f"predicted deviations as trained, often much too small; {LEAST_ROWS} validation rows would scale them (inner_fraction)"
-        )
+    if factor is None:
+        say(f"predicted deviations as trained, often much too small: {LEAST_ROWS} validation rows would scale them")
+        return rows, None
+    say(f"predicted deviations times {factor:.3g}, from {len(held_out)} validation rows")
     return rows.assign(aleatoric_std=factor * rows["aleatoric_std"]), factor
 
 

@@ -1,15 +1,15 @@
 """How far predicted standard deviations can be believed, on test rows.
 
 Errors are divided by the deviation that was predicted for their row, seeds averaged (statistics.total_std). A deviation is worth
-something where rows with a larger one have larger errors (rank), and can be taken at its word where about two thirds of the errors
-lie within it: 68.3 % of a normal distribution, 75.7 % of Laplace's; within two of them 95.4 and 94.1 %.
+something where rows with a larger one have larger errors (rank), and can be taken at its word where about two thirds of the
+errors lie within it: 68.3 % of a normal distribution, 75.7 % of Laplace's; within two of them 95.4 and 94.1 %.
 """
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from matpretrain.calibration import NORMAL
+from matpretrain.calibration import NORMAL, error_ratios
 from matpretrain.statistics import ensemble, total_std
 
 SHARES = np.linspace(0.05, 1, 20)  # of the rows that are kept
@@ -42,7 +42,7 @@ def reliability(errors):
     Returns:
         dict mae; mean_std; within_one and within_two, the shares of errors within one and two deviations; factor, by which
         deviations have to be multiplied so that NORMAL of the errors lie within; rank, Spearman's correlation of deviations and
-        errors (NaN where all deviations of a fold are equal); surest_half, the MAE of the half with the smallest deviations, and
+        errors (NaN where all deviations or all errors of some fold are equal); surest_half, the MAE of the half with the smallest deviations, and
         ideal_half, of the half with the smallest errors, as shares of the MAE of all.
     """
     folds = pd.DataFrame([_of_fold(part["error"].to_numpy(), part["std"].to_numpy()) for _, part in errors.groupby("fold")])
@@ -50,8 +50,7 @@ def reliability(errors):
 
 
 def _of_fold(error, std):
-    with np.errstate(divide="ignore", invalid="ignore"):
-        scaled = np.where(error > 0, error / std, 0)  # an exact prediction is within any deviation, one of zero too
+    scaled = error_ratios(error, std)
     varied = np.ptp(std) > 0 and np.ptp(error) > 0
     return {
         "mae": error.mean(),
@@ -86,6 +85,6 @@ def kept_errors(error, std, shares=SHARES):
 
 
 def confidence_curve(errors):
-    """[SHARES] mean over folds of `kept_errors`: the error of the surest rows by their share (Tran et al. 2020 ask the same of ranks)."""
+    """[SHARES] mean over folds of `kept_errors`: the error of the surest rows by their share."""
     folds = [kept_errors(part["error"].to_numpy(), part["std"].to_numpy()) for _, part in errors.groupby("fold")]
     return np.mean(folds, axis=0)
