@@ -75,8 +75,8 @@ def test_ensemble_and_uncertainties():
     together = statistics.ensemble(table)
     assert len(together) == 100
     assert together.set_index("id")["prediction"]["r1-4"] == pytest.approx(one["prediction"].mean())
-    total = statistics.total_std(table)
-    assert total["r1-4"] == pytest.approx(np.hypot(0.4, one["epistemic_std"].iloc[0]))
+    assert statistics.total_std(table)["r1-4"] == pytest.approx(0.4)  # what seeds predict is of their whole error
+    assert statistics.total_std(table.assign(aleatoric_std=np.nan))["r1-4"] == one["epistemic_std"].iloc[0]
     assert statistics.epistemic_std(predictions(n_seeds=1)).isna().all()
 
 
