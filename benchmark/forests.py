@@ -44,15 +44,7 @@ def main():
                 with parallel_config("threading", n_jobs=given.threads):
                     forest.fit(features[train], target[train])
                 errors = out_of_bag_errors(forest.out_of_bag(features[train]), target[train])
-                print(
-                    dataset,
-                    kind,
-                    f"{share:.3g}",
-                    k,
-                    *(f"{errors[name]:.5g}" for name in ("mean", "median")),
-                    sep=",",
-                    flush=True,
-                )
+                print(f"{name.replace(':', ',')},{share:.3g},{k},{errors['mean']:.5g},{errors['median']:.5g}", flush=True)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from matpretrain.sources import read_embedded
 from matpretrain.splits import outer_folds
 from matpretrain.statistics import epistemic_std
 from matpretrain.supervised import Training
-from matpretrain.uncertainty import absolute_errors, confidence_curve, kept_errors, reliability
+from matpretrain.uncertainty import KEPT, SHARES, absolute_errors, kept_errors, reliability
 
 
 def table_of(target, predictions, stds, folds=None):
@@ -62,7 +62,8 @@ def test_numbers_of_one_fold_by_hand():
     # errors 1, 2, 3, 0 of deviations 2, 1, 4, 1: ratios 0.5, 2, 0.75, 0
     expected = {"mae": 1.5, "mean_std": 2, "within_one": 0.75, "within_two": 1, "factor": 0.75}
     expected |= {"rank": stats.spearmanr([2, 1, 4, 1], [1, 2, 3, 0]).statistic, "surest_half": 1 / 1.5, "ideal_half": 0.5 / 1.5}
-    assert found == pytest.approx(expected)
+    assert {key: found[key] for key in expected} == pytest.approx(expected)
+    assert [found[name] for name in ("kept_0.05", "kept_0.75", "kept_1.00")] == pytest.approx([1 / 1.5, 1 / 1.5, 1])
 
 
 def test_seeds_are_averaged_and_their_spread_counts_where_they_predict_none():
@@ -88,7 +89,7 @@ def test_equal_deviations_know_nothing():
     errors = absolute_errors(table_of(random.normal(size=100), [np.zeros(100)], [np.ones(100)]))
     found = reliability(errors)
     assert np.isnan(found["rank"]) and found["surest_half"] == pytest.approx(1)
-    assert confidence_curve(errors) == pytest.approx(np.ones(20))
+    assert [found[name] for name in KEPT] == pytest.approx(np.ones(20))
 
 
 def test_the_table_has_the_models_that_predict_deviations():
@@ -108,10 +109,10 @@ def test_the_table_has_the_models_that_predict_deviations():
 
 def test_curves_are_drawn_for_the_models_that_have_one():
     from matpretrain import plots_uncertainty
-    from matpretrain.uncertainty import SHARES
 
-    curves = {"a": {"x": SHARES, "y": SHARES**2}, "b": {"x": SHARES}}
-    figure = plots_uncertainty.confidence(curves, {"x": "Model X"}, ["y", "x", "z"])
+    curves = {("a", "x"): SHARES, ("a", "y"): SHARES**2, ("b", "x"): SHARES}
+    table = pd.DataFrame([{"dataset": d, "model": m, **dict(zip(KEPT, c, strict=True))} for (d, m), c in curves.items()])
+    figure = plots_uncertainty.confidence(table, {"x": "Model X"}, ["y", "x", "z"])
     first, second = (axes for axes in figure.axes if axes.lines)
     assert [line.get_label() for line in first.lines[1:]] == ["y", "x"] and [line.get_label() for line in second.lines[1:]] == [
         "x"

@@ -104,7 +104,7 @@ rule plot_gains:
 
 rule plot_uncertainty:
     input:
-        run_files("results/finetune/{dataset}/{model}/predictions.csv", WHOLE),
+        "results/tables/uncertainty.csv",
     output:
         report(
             "results/figures/uncertainty.png",

@@ -1,8 +1,9 @@
 """Baselines kept for prediction: a folder per seed with what its folds were fitted to, from which they are fitted again.
 
 training.npz holds the compositions of all rows (number, amount, offset), their targets and test folds, and the groups that a
-split keeps together; model.json the estimator, its arguments, the features and the seed. A forest of 500 trees on 8,790 rows takes 350 MB, its rows 80 kB,
-and the same version of scikit-learn grows it again to the same bits. A copy of the folder is all that prediction needs.
+split keeps together; model.json the estimator, its arguments, the features and the seed. A forest of 500 trees on 8,790 rows
+takes 350 MB, its rows 80 kB, and the same version of scikit-learn grows it again to the same bits. A copy of the folder is all
+that prediction needs.
 """
 
 import json
@@ -26,8 +27,7 @@ ROWS, RECORD = "training.npz", "model.json"
 LIBRARY, RULE = "scikit-learn", "fit_baseline"  # what fits them
 SAME = ("estimator", "features", "arguments", "size", "dataset", "unit", "data_sha256")  # keys in which all seeds agree
 ARRAYS = ("number", "amount", "offset", "target", "fold")
-GROUP = "group"  # a further one
-
+GROUP = "group"  # a further one, where the split has groups
 
 # Functions from Compositions to features [rows, n] by the name of the kind; other kinds are outputs of a frozen encoder.
 FEATURES = {
@@ -159,7 +159,7 @@ def load_baselines(folders, say):
     (record, arrays), first = loaded[0], folders[0]
     for (other_record, other_arrays), other in zip(loaded[1:], folders[1:], strict=True):
         differs = [key for key in SAME if other_record[key] != record[key]]
-        differs += [name for name in ARRAYS if not np.array_equal(other_arrays[name], arrays[name])]
+        differs += [name for name in (*ARRAYS, GROUP) if not np.array_equal(other_arrays.get(name), arrays.get(name))]
         if differs:
             raise DataError(f"{other}: {differs[0]} is not that of {first}; fit all seeds again, or give one seed folder")
     for name, now in ((LIBRARY, version(LIBRARY)), ("code_version", fingerprint(RULE))):

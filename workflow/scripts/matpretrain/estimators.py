@@ -14,8 +14,8 @@ STATISTICS = {"median": np.nanmedian, "mean": np.nanmean}  # out of bag, a tree 
 
 
 class Forest:
-    """A random forest whose prediction is the median or the mean of its trees', and its deviation their standard deviation, scaled
-    on out-of-bag rows (calibration.py).
+    """A random forest: it predicts the median or the mean of its trees' predictions, and as deviation their standard deviation,
+    scaled on out-of-bag rows (calibration.py).
 
     A tree grown to single rows (those with the same features share a leaf) predicts the target of one training row, so that
     the trees of a forest are a sample of the conditional distribution (Meinshausen 2006, quantile regression forests). Its
@@ -42,12 +42,11 @@ class Forest:
         """
         self.forest.fit(features, target)
         trees = self.out_of_bag(features, groups)
-        if self.prediction == "auto":
-            errors = out_of_bag_errors(trees, target)
-            self.statistic = min(errors, key=errors.get)
         unseen = ~np.isnan(trees).all(axis=0)
-        error = np.abs(STATISTICS[self.statistic](trees[:, unseen], axis=0) - target[unseen])
-        self.deviation_factor = deviation_factor(error, np.nanstd(trees[:, unseen], axis=0)) or 1.0
+        trees = trees[:, unseen]
+        errors = absolute_errors(trees, target[unseen], STATISTICS if self.prediction == "auto" else [self.prediction])
+        self.statistic = min(errors, key=lambda name: errors[name].mean())
+        self.deviation_factor = deviation_factor(errors[self.statistic], np.nanstd(trees, axis=0)) or 1.0
         return self
 
     def trees(self, features):
@@ -56,7 +55,7 @@ class Forest:
         return np.stack([tree.predict(features) for tree in self.forest.estimators_])
 
     def out_of_bag(self, features, groups=None):
-        """Predictions [trees, rows] for the rows it was fitted to, NaN where a tree has seen the row, or one of its group [rows]."""
+        """Predictions [trees, rows] for the rows it was fitted to, NaN where a tree has seen the row or one of its group [rows]."""
         predictions = self.trees(features)
         for tree, rows in zip(predictions, self.forest.estimators_samples_, strict=True):
             tree[rows if groups is None else np.isin(groups, groups[rows])] = np.nan
@@ -67,6 +66,16 @@ class Forest:
         trees = self.trees(features)
         prediction = STATISTICS[self.statistic](trees, axis=0)
         return (prediction, self.deviation_factor * trees.std(axis=0)) if return_std else prediction
+
+
+def absolute_errors(predictions, target, names):
+    """{name: [rows] absolute errors} of statistics of trees, names of STATISTICS.
+
+    Args:
+        predictions: [trees, rows], NaN where a tree has seen the row, which some tree has not.
+        target: [rows].
+    """
+    return {name: np.abs(STATISTICS[name](predictions, axis=0) - target) for name in names}
 
 
 def out_of_bag_errors(predictions, target):
@@ -80,8 +89,8 @@ def out_of_bag_errors(predictions, target):
         {"median": error, "mean": error}, in the unit of the target; of equal ones the first is chosen.
     """
     unseen = ~np.isnan(predictions).all(axis=0)
-    rows = predictions[:, unseen]
-    return {name: np.abs(statistic(rows, axis=0) - target[unseen]).mean() for name, statistic in STATISTICS.items()}
+    errors = absolute_errors(predictions[:, unseen], target[unseen], STATISTICS)
+    return {name: error.mean() for name, error in errors.items()}
 
 
 def random_forest(seed, trees=500, prediction="auto", max_features=1 / 3):

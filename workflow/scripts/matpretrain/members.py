@@ -2,7 +2,8 @@
 
 weights.safetensors holds the tensors fold{k}.{parameter}, once the fixed element_vectors, and the compositions of the
 dataset (train.number, train.amount, train.offset); model.json says how to build the networks, the mean and standard
-deviation of the target that scaled each fold, and the factor of its predicted deviations (calibration.py). A copy of the folder is all that prediction needs.
+deviation of the target that scaled each fold, and the factor of its predicted deviations (calibration.py). A copy of the folder
+is all that prediction needs.
 """
 
 import importlib
@@ -34,7 +35,10 @@ SPECTRAL = ("energy", "resolution")  # those that networks of spectra have in ad
 
 @dataclass(frozen=True)
 class Member:
-    """A network, trained without the rows of one outer fold on targets (y - mean) / std; its deviations are taken times a factor."""
+    """A network, trained without the rows of one outer fold on targets (y - mean) / std.
+
+    Its predicted deviations are multiplied by deviation_factor (calibration.py); None: not scaled.
+    """
 
     seed: int
     fold: int

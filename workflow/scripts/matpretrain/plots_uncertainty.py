@@ -6,21 +6,22 @@ import matplotlib.pyplot as plt
 import seaborn as sns
 
 from matpretrain.plots import COLOURS, WIDTH
-from matpretrain.uncertainty import SHARES
+from matpretrain.uncertainty import KEPT, SHARES
 
 
-def confidence(curves, labels, models):
+def confidence(table, labels, models):
     """Error of the surest rows by their share, a panel per dataset: a curve that falls to the left knows where it errs.
 
     Args:
-        curves: {dataset: {model: [SHARES] MAE of the rows kept as a share of that of all}}.
+        table: data frame dataset, model and KEPT, the MAE of the rows kept as a share of that of all (uncertainty.reliability).
         labels: {dataset or model: text}.
         models: names in drawing order.
 
     Returns:
         Figure.
     """
-    drawn = [m for m in models if any(m in panel for panel in curves.values())]
+    curves = {dataset: part.set_index("model")[KEPT] for dataset, part in table.groupby("dataset", sort=False)}
+    drawn = [m for m in models if m in set(table["model"])]
     looks = dict(zip(drawn, zip(itertools.cycle(COLOURS), itertools.cycle("osD^vPX"), strict=False), strict=False))
     columns = max(1, min(4, len(curves)))
     rows = max(1, -(-len(curves) // columns))
@@ -30,10 +31,10 @@ def confidence(curves, labels, models):
     for axes, (dataset, panel) in zip(grid.flat, curves.items(), strict=False):
         axes.axhline(100, color="0.8", lw=0.8, zorder=0)
         for model in drawn:
-            if model in panel:
+            if model in panel.index:
                 colour, marker = looks[model]
                 axes.plot(
-                    100 * SHARES, 100 * panel[model], color=colour, marker=marker, ms=3, lw=1, markevery=(1, 3), label=model
+                    100 * SHARES, 100 * panel.loc[model], color=colour, marker=marker, ms=3, lw=1, markevery=(1, 3), label=model
                 )
         axes.set(title=labels.get(dataset, dataset), xlim=(0, 101), xlabel="rows kept, surest first (%)")
     for axes in list(grid.flat)[len(curves) :]:

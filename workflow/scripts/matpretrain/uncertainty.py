@@ -13,7 +13,8 @@ from matpretrain.calibration import NORMAL, error_ratios
 from matpretrain.statistics import ensemble, total_std
 
 SHARES = np.linspace(0.05, 1, 20)  # of the rows that are kept
-COLUMNS = ("mae", "mean_std", "within_one", "within_two", "factor", "rank", "surest_half", "ideal_half")
+KEPT = [f"kept_{share:.2f}" for share in SHARES]
+COLUMNS = ("mae", "mean_std", "within_one", "within_two", "factor", "rank", "surest_half", "ideal_half", *KEPT)
 
 
 def absolute_errors(predictions):
@@ -42,8 +43,9 @@ def reliability(errors):
     Returns:
         dict mae; mean_std; within_one and within_two, the shares of errors within one and two deviations; factor, by which
         deviations have to be multiplied so that NORMAL of the errors lie within; rank, Spearman's correlation of deviations and
-        errors (NaN where all deviations or all errors of some fold are equal); surest_half, the MAE of the half with the smallest deviations, and
-        ideal_half, of the half with the smallest errors, as shares of the MAE of all.
+        errors (NaN where all deviations or all errors of some fold are equal); surest_half, the MAE of the half with the smallest
+        deviations, and ideal_half, of the half with the smallest errors, as shares of the MAE of all; and, by the names KEPT,
+        that of SHARES of the rows, those with the smallest deviations.
     """
     folds = pd.DataFrame([_of_fold(part["error"].to_numpy(), part["std"].to_numpy()) for _, part in errors.groupby("fold")])
     return folds.mean(skipna=False).to_dict()
@@ -61,6 +63,7 @@ def _of_fold(error, std):
         "rank": stats.spearmanr(std, error).statistic if varied else np.nan,
         "surest_half": kept_errors(error, std, [0.5])[0],
         "ideal_half": kept_errors(error, error, [0.5])[0],
+        **dict(zip(KEPT, kept_errors(error, std), strict=True)),
     }
 
 
@@ -82,9 +85,3 @@ def kept_errors(error, std, shares=SHARES):
     kept = np.maximum(1, np.rint(np.asarray(shares) * len(error))).astype(int)
     means = np.cumsum(alike[order])[kept - 1] / kept
     return means / error.mean() if error.any() else np.full(len(kept), np.nan)
-
-
-def confidence_curve(errors):
-    """[SHARES] mean over folds of `kept_errors`: the error of the surest rows by their share."""
-    folds = [kept_errors(part["error"].to_numpy(), part["std"].to_numpy()) for _, part in errors.groupby("fold")]
-    return np.mean(folds, axis=0)
