@@ -6,7 +6,7 @@ import pytest
 from fit_baseline import fit_baseline
 from sklearn.ensemble import RandomForestRegressor
 
-from matpretrain.estimators import out_of_bag_errors, random_forest
+from matpretrain.estimators import absolute_errors, random_forest
 
 
 @pytest.fixture
@@ -56,13 +56,28 @@ def test_the_statistic_is_chosen_on_rows_out_of_bag(skewed):
     twins, signs = np.repeat(features[:100], 2, axis=0), np.tile([1.0, -1.0], 100)
     forest = random_forest(0, 100).fit(twins, signs)
     assert str(forest) == "mean of 100 trees"
-    errors = out_of_bag_errors(forest.out_of_bag(twins), signs)
-    assert errors["mean"] < errors["median"]
+    errors, _ = absolute_errors(forest.out_of_bag(twins), signs)
+    assert errors["mean"].mean() < errors["median"].mean()
 
 
 def test_rows_that_every_tree_has_seen_do_not_count():
     predictions = np.array([[1.0, np.nan, 4.0], [3.0, np.nan, np.nan]])
-    assert out_of_bag_errors(predictions, np.array([0.0, 9.0, 1.0])) == {"median": 2.5, "mean": 2.5}
+    errors, unseen = absolute_errors(predictions, np.array([0.0, 9.0, 1.0]))
+    assert unseen.tolist() == [True, False, True]
+    assert {name: own.tolist() for name, own in errors.items()} == {"median": [2.0, 3.0], "mean": [2.0, 3.0]}
+
+
+@pytest.mark.parametrize("unit", [2.0**-100, 2.0**-30, 2.0**30])  # powers of two, with which nothing is rounded
+def test_the_unit_of_the_target_changes_nothing(skewed, unit):
+    features, target = skewed
+    own, other = (random_forest(0, 20).fit(features[:300], y[:300]) for y in (target, unit * target))
+    np.testing.assert_array_equal(other.predict(features), unit * own.predict(features))
+    assert other.deviation_factor == pytest.approx(own.deviation_factor)
+
+
+def test_targets_that_are_all_the_same_are_predicted(skewed):
+    forest = random_forest(0, 20).fit(skewed[0], np.full(400, 3.0))
+    assert (forest.predict(skewed[0]) == 3).all()
 
 
 def test_predictions_of_a_forest_do_not_depend_on_its_threads():

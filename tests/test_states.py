@@ -22,7 +22,7 @@ class Named(list):
 
     def __init__(self, **named):
         super().__init__(named.values())
-        self.items = named.items
+        self.__dict__ |= named | {"items": named.items}
 
 
 def job_of(folder, **params):
@@ -30,7 +30,7 @@ def job_of(folder, **params):
     return SimpleNamespace(
         rule="finetune",
         wildcards=Named(dataset="mine", seed="0"),
-        params=Named(recipe={"epochs": 3}, code="1234", **params),
+        params=Named(recipe={"epochs": 3, "precision": "float32"}, code="1234", **params),
         input=[str(folder / "in.csv")],
     )
 
@@ -56,6 +56,16 @@ def test_the_key_follows_parameters_inputs_and_kind_of_device(tmp_path):
     job.wildcards = Named(dataset="mine", seed="1")
     others.append(state_key(job, "cuda:0"))
     assert len({key, *others}) == 5
+
+
+def test_the_key_follows_what_products_are_rounded_to(tmp_path, monkeypatch):
+    job, keys = job_of(tmp_path), {}
+    for precision in ("float32", "auto"):
+        job.params.recipe = {"precision": precision}
+        for units in (True, False):
+            monkeypatch.setattr("matpretrain.recipe.multiplies_bfloat16", lambda units=units: units)
+            keys[precision, units] = state_key(job, "cpu")
+    assert keys["float32", True] == keys["float32", False] and keys["auto", True] != keys["auto", False]
 
 
 def test_a_state_stays_after_a_failure_and_goes_after_success(tmp_path):
@@ -165,6 +175,8 @@ def test_states_hold_what_they_were_given(tmp_path):
     assert torch.equal(again["weights"]["w"], record["weights"]["w"]) and again["rows"] == record["rows"]
     with pytest.raises(DataError, match=r"fold3.pt: .*of another training: fold differs\); delete it to start again"):
         load_state(tmp_path / "fold3.pt", {"fold": 4}, lambda record: None)
+    with pytest.raises(DataError, match=r"fold4.pt: .*there is no such file\); train again"):
+        load_state(tmp_path / "fold4.pt", {"fold": 4}, lambda record: None, remedy="train again")
 
 
 def test_the_temporary_of_a_killed_process_is_no_state(tmp_path):

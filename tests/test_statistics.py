@@ -126,7 +126,14 @@ def test_identical_and_constant_differences():
     assert statistics.paired_t(a, a) == (0.0, 1.0)
     t, p = statistics.paired_t(a + 1, a)
     assert t > 1e6 and p < 1e-9
+    assert statistics.paired_t(a / 3 * 3e6 + 1e-9, a * 1e6) == (0.0, 1.0)
     assert np.isnan(statistics.paired_t([1.0], [2.0])).all()
+
+
+@pytest.mark.parametrize("unit", [1e-20, 1e20])
+def test_tests_do_not_depend_on_the_unit_of_the_scores(unit):
+    a, b = np.array([1.0, 2.0, 3.0]), np.array([1.1, 2.4, 3.2])
+    assert statistics.paired_t(unit * a, unit * b) == pytest.approx(statistics.paired_t(a, b))
 
 
 def test_holm_by_hand():

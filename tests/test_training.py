@@ -89,6 +89,8 @@ def test_weights_of_the_best_validation_epoch_are_kept(problem):
         ([[0.9, 0.5, 0.6, 0.65], [0.9, 0.3, 0.4, 0.65]], "validation MAE 0.4 after epoch 2, 0.65 at the end"),
         ([[0.9, 0.2, 0.4, 0.4], [0.9, 0.5, 0.4, 0.1]], None),  # the mean over folds still falls
         ([[0.5]], None),
+        ([[0.3, 0.2], [1.0, 0.9, 0.8]], None),  # a fold that stopped early counts to the end
+        ([[9.0, 1.0, 6.0], [3.0]], "validation MAE 2 after epoch 2, 4.5 at the end"),
     ],
 )
 def test_training_for_too_long_is_told(curves, advice):

@@ -25,7 +25,8 @@ if __name__ == "__main__":
             shared = round(made["wall_seconds"] / made["runs"], 1)
             say.note(device=made["device"], wall_seconds=shared, trained_together=made)
             training = of_job(snakemake, "cpu", name=f"{named.model}/seed{seed}", **own)
-            predictions, history, kept = read_folds(training, Path(files.together))
+            again = f"delete the folder {files.together} to train them again"
+            predictions, history, kept = read_folds(training, Path(files.together), remedy=again)
         else:
             with claim_device(snakemake.config["device"], say) as device:
                 state = say.enter(kept_state(snakemake, folder, device, say))

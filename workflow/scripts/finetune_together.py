@@ -31,6 +31,8 @@ if __name__ == "__main__":
             for training in trainings:
                 for fold in fold_numbers(training.table["fold"]):
                     copy_file(result_file(state, training, fold), result_file(out, training, fold))
-            histories = [read_fold(fold, own, result_file(out, own, fold))[1] for (own, fold), *_ in cohorts(trainings)]
-            seconds = sum(history["seconds"].iloc[-1] for history in histories)  # of interrupted runs, too
+            seconds = sum(  # of interrupted runs, too; of a cohort those of the member that trained longest
+                max(read_fold(fold, own, result_file(out, own, fold))[1]["seconds"].iloc[-1] for own, fold in cohort)
+                for cohort in cohorts(trainings)
+            )
             write_json({"device": describe(device), "wall_seconds": round(seconds, 1), "runs": len(trainings)}, out / TOGETHER)

@@ -26,7 +26,7 @@ BAR = 20  # characters of the progress bar
 def scaled(values, train, scale):
     """Targets [rows, n] scaled feature by feature, in place; the range is that of the training rows.
 
-    minmax maps the training range to [0, 1]; features without a range become zero.
+    minmax maps the training range to [0, 1]; features without one are only shifted: zero in all training rows.
     """
     if scale == "none":
         return values

@@ -71,8 +71,8 @@ def number(mean, std, scale):
     """mean ± std with digits fit for the size of the target; empty where there is no mean."""
     if pd.isna(mean):
         return ""
-    digits = 1 if scale >= 100 else 2 if scale >= 10 else 4
-    return f"{mean:.{digits}f}" + ("" if pd.isna(std) else f" ± {std:.{digits}f}")
+    form = ".1f" if scale >= 100 else ".2f" if scale >= 10 else ".4f" if scale >= 0.01 else ".3g"
+    return f"{mean:{form}}" + ("" if pd.isna(std) else f" ± {std:{form}}")
 
 
 def markdown(table, published, labels, units):

@@ -40,19 +40,19 @@ class Forest:
         Args:
             groups: [rows] labels of rows that new rows are not like, or None: a tree that has seen one of a group has seen all.
         """
-        self.forest.fit(features, target)
+        # scikit-learn splits no node whose variance is below 2.2e-16 in whatever unit; a power of two changes no other bit
+        self.unit = 2.0 ** np.floor(np.log2(target.std() or 1.0))
+        self.forest.fit(features, target / self.unit)
         trees = self.out_of_bag(features, groups)
-        unseen = ~np.isnan(trees).all(axis=0)
-        trees = trees[:, unseen]
-        errors = absolute_errors(trees, target[unseen], STATISTICS if self.prediction == "auto" else [self.prediction])
+        errors, unseen = absolute_errors(trees, target, STATISTICS if self.prediction == "auto" else [self.prediction])
         self.statistic = min(errors, key=lambda name: errors[name].mean())
-        self.deviation_factor = deviation_factor(errors[self.statistic], np.nanstd(trees, axis=0)) or 1.0
+        self.deviation_factor = deviation_factor(errors[self.statistic], np.nanstd(trees[:, unseen], axis=0)) or 1.0
         return self
 
     def trees(self, features):
-        """Predictions [trees, rows] of the trees for features [rows, n]."""
+        """Predictions [trees, rows] of the trees for features [rows, n], in the unit of the target."""
         features = np.asarray(features, np.float32)  # what trees compare with
-        return np.stack([tree.predict(features) for tree in self.forest.estimators_])
+        return np.stack([tree.predict(features) for tree in self.forest.estimators_]) * self.unit
 
     def out_of_bag(self, features, groups=None):
         """Predictions [trees, rows] for the rows it was fitted to, NaN where a tree has seen the row or one of its group [rows]."""
@@ -68,29 +68,19 @@ class Forest:
         return (prediction, self.deviation_factor * trees.std(axis=0)) if return_std else prediction
 
 
-def absolute_errors(predictions, target, names):
-    """{name: [rows] absolute errors} of statistics of trees, names of STATISTICS.
-
-    Args:
-        predictions: [trees, rows], NaN where a tree has seen the row, which some tree has not.
-        target: [rows].
-    """
-    return {name: np.abs(STATISTICS[name](predictions, axis=0) - target) for name in names}
-
-
-def out_of_bag_errors(predictions, target):
-    """Mean absolute error of each statistic of trees, over the rows that some tree has not seen.
+def absolute_errors(predictions, target, names=STATISTICS):
+    """Absolute errors of statistics of trees on the rows that some tree has not seen.
 
     Args:
         predictions: [trees, rows], NaN where a tree has seen the row.
         target: [rows].
+        names: of STATISTICS.
 
     Returns:
-        {"median": error, "mean": error}, in the unit of the target; of equal ones the first is chosen.
+        {name: [k] errors in the unit of the target}, and [rows] bool, which k rows these are.
     """
     unseen = ~np.isnan(predictions).all(axis=0)
-    errors = absolute_errors(predictions[:, unseen], target[unseen], STATISTICS)
-    return {name: error.mean() for name, error in errors.items()}
+    return {name: np.abs(STATISTICS[name](predictions[:, unseen], axis=0) - target[unseen]) for name in names}, unseen
 
 
 def random_forest(seed, trees=500, prediction="auto", max_features=1 / 3):

@@ -139,16 +139,23 @@ def result_file(state, training, fold):
     return state / training.name / f"fold{fold}.pt"
 
 
-def read_folds(training, state):
+def read_folds(training, state, **remedy):
     """What `finetune` left of all outer folds of a Training: predictions and history as data frames, and what is kept of each fold
-    (members.keep)."""
+    (members.keep).
+
+    Args:
+        remedy: as of `load_state`.
+
+    Raises:
+        DataError: as load_state, of the file of a fold.
+    """
     folds = fold_numbers(training.table["fold"])
-    finished = [read_fold(fold, training, result_file(state, training, fold)) for fold in folds]
+    finished = [read_fold(fold, training, result_file(state, training, fold), **remedy) for fold in folds]
     predictions, histories, kept = zip(*finished, strict=True)
     return pd.concat(predictions), pd.concat(histories), kept
 
 
-def read_fold(fold, training, path):
+def read_fold(fold, training, path, **remedy):
     """What `train_members` returned of a fold, from the file that `finish_members` wrote."""
 
     def check(saved):
@@ -161,7 +168,7 @@ def read_fold(fold, training, path):
         if saved["kept"]["fold"] != fold:
             raise ValueError(f"weights of fold {saved['kept']['fold']}")
 
-    saved = load_state(path, _identity(fold, training), check)
+    saved = load_state(path, _identity(fold, training), check, **remedy)
     kept = saved["kept"]
     kept["weights"] = {name: tensor.numpy() for name, tensor in kept["weights"].items()}
     return pd.DataFrame(saved["predictions"]), pd.DataFrame(saved["history"]), kept

@@ -52,12 +52,7 @@ class Recipe:
 
     def factors(self, device):
         """What matrix products on a device round what they multiply to: "ieee" (float32), "tf32" or "bf16"."""
-        kind = torch.device(device).type
-        if self.precision == "auto":
-            return "tf32" if kind == "cuda" else "bf16" if multiplies_bfloat16() else "ieee"
-        if self.precision == "bfloat16":
-            return "bf16"
-        return "tf32" if self.precision == "tfloat32" and kind == "cuda" else "ieee"
+        return rounding(self.precision, torch.device(device).type)
 
     @contextlib.contextmanager
     def products(self, device):
@@ -73,6 +68,19 @@ class Recipe:
         cast = kind == "cuda" and self.factors(device) == "bf16"
         with self.products(device), torch.autocast("cuda", torch.bfloat16) if cast else contextlib.nullcontext():
             yield
+
+
+def rounding(precision, kind):
+    """What matrix products on a kind of device, "cpu" or "cuda", round what they multiply to: "ieee" (float32), "tf32" or "bf16".
+
+    Args:
+        precision: that of a recipe; "auto" is the fastest that the device has matrix units for.
+    """
+    if precision == "auto":
+        return "tf32" if kind == "cuda" else "bf16" if multiplies_bfloat16() else "ieee"
+    if precision == "bfloat16":
+        return "bf16"
+    return "tf32" if precision == "tfloat32" and kind == "cuda" else "ieee"
 
 
 def multiplies_bfloat16():

@@ -2,6 +2,8 @@
 
 import math
 
+import pandas as pd
+
 from matpretrain.states import check_history
 
 # Times its lowest value from which on a validation MAE has risen too far: 1.13 at most on datasets that are well trained, 1.6 on
@@ -13,9 +15,10 @@ def overtrained(history):
     """What to do where training to the last epoch went on for too long, in a line; None where it did not.
 
     Args:
-        history: data frame with epoch and mae of every fold.
+        history: data frame fold, epoch and mae.
     """
-    curve = history.groupby("epoch")["mae"].mean()
+    # a fold that stopped early counts with its last score
+    curve = pd.concat([fold.set_index("epoch")["mae"] for _, fold in history.groupby("fold")], axis=1).ffill().mean(axis=1)
     lowest, end = curve.min(), curve.iloc[-1]
     if not end > RISE * lowest:
         return None

@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 
 from matpretrain.files import DataError, atomic_path, sha256
 from matpretrain.provenance import write_json
+from matpretrain.recipe import rounding
 
 STATES = "[!.]*.pt"  # without the temporaries of a process that was killed
 MINUTES = "MATPRETRAIN_CHECKPOINT_MINUTES"  # set from the configuration (configuration.set_environment)
@@ -33,13 +34,16 @@ def interval():
 
 
 def state_key(snakemake, device):
-    """Twelve hexadecimal digits of the rule, its wildcards and parameters, its input files and the kind of device."""
+    """Twelve hexadecimal digits of the rule, its wildcards and parameters, its input files, the kind of device and what its matrix
+    products round to."""
+    kind = device.split(":")[0]
     made_from = {
         "rule": snakemake.rule,
         "wildcards": dict(snakemake.wildcards.items()),
         "params": dict(snakemake.params.items()),
         "input": [sha256(path) for path in snakemake.input],
-        "device": device.split(":")[0],
+        "device": kind,
+        "factors": rounding(snakemake.params.recipe["precision"], kind),
         "torch": torch.__version__,
     }
     return hashlib.sha256(json.dumps(made_from, sort_keys=True, default=str).encode()).hexdigest()[:12]
@@ -121,20 +125,23 @@ def save_state(record, path):
         torch.save(record, temporary)
 
 
-def load_state(path, of, check):
+def load_state(path, of, check, remedy="delete it to start again"):
     """Read what save_state wrote; tensors are on the CPU.
 
     Args:
         of: dictionary that says which training this is: the state holds the same one as `of`.
         check: function (record) that raises ValueError, or an error of access, where it makes no sense.
+        remedy: end of the line where it cannot be used.
 
     Raises:
-        DataError: the file is damaged, of another training, or holds what no training leaves.
+        DataError: the file is missing, damaged, of another training, or holds what no training leaves.
     """
     try:
         record = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise _refused(path, "there is no such file", remedy) from None
     except (OSError, EOFError, RuntimeError, LookupError, TypeError, ValueError, AttributeError, pickle.UnpicklingError):
-        raise _refused(path, "the file is damaged") from None  # torch's own words advise to trust it
+        raise _refused(path, "the file is damaged", remedy) from None  # torch's own words advise to trust it
     try:
         differing = [key for key in of if record["of"][key] != of[key]]
         if differing:
@@ -143,14 +150,14 @@ def load_state(path, of, check):
             raise ValueError("a number in it is not finite")
         check(record)
     except ValueError as error:
-        raise _refused(path, error) from None
+        raise _refused(path, error, remedy) from None
     except (RuntimeError, LookupError, TypeError, AttributeError) as error:
-        raise _refused(path, f"{type(error).__name__}: {error}".splitlines()[0].rstrip(":")) from None
+        raise _refused(path, f"{type(error).__name__}: {error}".splitlines()[0].rstrip(":"), remedy) from None
     return record
 
 
-def _refused(path, reason):
-    return DataError(f"{path}: not a state this training can go on from ({reason}); delete it to start again")
+def _refused(path, reason, remedy):
+    return DataError(f"{path}: not a state this training can go on from ({reason}); {remedy}")
 
 
 def check_history(history, epochs):
