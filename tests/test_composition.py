@@ -25,6 +25,9 @@ from matpretrain.composition import (
         ("CuSO4.H2O", {29: 1, 16: 1, 8: 5, 1: 2}),
         ("Fe0.05Ni10 O.5", {26: 0.05, 28: 10, 8: 0.5}),
         ("Fe1e0[Ti2]3{O10}2", {26: 1, 22: 6, 8: 20}),
+        ("Li 1 Co 1e0 O 2", {3: 1, 27: 1, 8: 2}),
+        ("Mg3 (PO4)2", {12: 3, 15: 2, 8: 8}),
+        (" Li0.5 CoO2 ", {3: 0.5, 27: 1, 8: 2}),
     ],
 )
 def test_formulas_are_parsed(formula, expected):
@@ -38,6 +41,12 @@ def test_formulas_are_parsed(formula, expected):
 )
 def test_what_is_not_a_formula_is_refused(formula):
     with pytest.raises(ValueError, match="formula|element|atoms|in parentheses"):
+        parse_formula(formula)
+
+
+@pytest.mark.parametrize("formula", ["SiC 4H", "C 3C", "Fe2O3 P63", "H2O 2", "MoS2 2H"])
+def test_what_stands_behind_a_blank_is_no_atoms(formula):
+    with pytest.raises(ValueError, match=f"holds '{formula.split()[1]}' behind a blank"):
         parse_formula(formula)
 
 

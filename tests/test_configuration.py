@@ -6,6 +6,7 @@ import re
 import pytest
 from conftest import PROJECT, load, overlaid
 
+from matpretrain import provenance
 from matpretrain.configuration import check, set_environment
 from matpretrain.files import DataError
 from matpretrain.sources import EMBEDDED, SPECTRA
@@ -131,6 +132,16 @@ def test_networks_tasks_and_corpora_that_do_not_fit_are_refused(fault, what, cha
             "A share of the features above one",
             {"models": {"rf-magpie": {"arguments": {"max_features": 30}}}},
             "models.rf-magpie.arguments.max_features: 30 is greater than",
+        ),
+        (
+            "Braces in a path",
+            {"datasets": {"mine": {"csv": "gap{1}.csv", "target": "gap", "unit": "eV"}}},
+            "datasets.mine.csv: gap{1}.csv: Snakemake reads braces",
+        ),
+        (
+            "A file in place of embedded structures",
+            {"corpora": {"aflow_prototypes": {"csv": str(PROJECT / "README.md")}}},
+            "corpora.aflow_prototypes.csv: it has the structures of aflow_prototypes; give your own",
         ),
     ],
 )
@@ -283,3 +294,40 @@ def test_networks_of_structures_do_not_count_where_none_are(shipped):
     check(overlaid(shipped, {"datasets": mine, "encoder_recipes": {"cgcnn": {"patience": 20}}}), PROJECT)
     with pytest.raises(DataError, match="select: best or a patience"):
         check(overlaid(shipped, {"datasets": mine, "encoder_recipes": {"finder": {"patience": 20}}}), PROJECT)
+
+
+def test_a_file_of_the_user_takes_the_place_of_one_that_no_loader_offers(shipped, tmp_path):
+    (tmp_path / "mine.csv").touch()
+    config = overlaid(shipped, {"datasets": {"no_polymorph_e_form": {"csv": str(tmp_path / "mine.csv"), "target": "gap"}}})
+    check(config, PROJECT)
+    left = config["datasets"]["no_polymorph_e_form"]
+    assert not {"n_samples", "structures", "missing_structures", "mirror_file"} & left.keys() and left["n_folds"] == 3
+    assert shipped["datasets"]["no_polymorph_e_form"]["n_samples"] == 84295, "that of the registry"
+
+
+MINE = """
+class Model:
+    def __init__(self, element_vectors, n_outputs, size=3, *, width=64):
+        pass
+
+
+class Inputs:
+    pass
+"""
+
+
+def test_a_network_of_the_user_has_arguments_of_its_own(shipped, tmp_path, monkeypatch):
+    package = tmp_path / "workflow/scripts/matpretrain"
+    package.mkdir(parents=True)
+    for path in provenance.PACKAGE.glob("*.py"):
+        (package / path.name).symlink_to(path)
+    (package / "mine.py").write_text(MINE)
+    (tmp_path / "workflow/schemas").symlink_to(PROJECT / "workflow/schemas")
+    monkeypatch.setattr(provenance, "PACKAGE", package)
+
+    def checked(**arguments):
+        check(overlaid(shipped, {"models": {"own": {"encoder": "mine", "label": "own", "arguments": arguments}}}), tmp_path)
+
+    checked(size=256, width=32)
+    with pytest.raises(DataError, match="models.own.arguments.depth: mine has no such argument, it has size, width"):
+        checked(depth=1)

@@ -145,6 +145,7 @@ def test_floats_are_read_as_they_were_written(tmp_path):
         ("An oxidation state in a formula", "Fe(III)2O3"),
         ("A sign that formulas do not have", "Y3N@C80"),
         ("An amount of zero", "Fe0O"),
+        ("A polytype behind a formula", "SiC 4H"),
         ("An amount that is nothing beside the other", "Fe1e50O"),
         ("Amounts whose sum overflows", "Fe1e308O1e308"),
     ],

@@ -139,8 +139,21 @@ def test_a_disordered_structure_of_a_download_is_refused_by_its_id(tmp_path, fau
     path = downloaded(tmp_path / "x.json.gz", [SALT, ALLOY], mpid=["mp-1", "mp-2"], s_n=[1.0, 2.0])
     with fault("A disordered structure of a download", "x.json.gz: id mp-2: sites with partial occupancy"):
         list(sources.downloaded_structures("boltztrap_mp", path))
-    with fault("A download without ids", "not the matminer file of boltztrap_mp"):
-        list(sources.downloaded_structures("boltztrap_mp", downloaded(tmp_path / "y.json.gz", [SALT], s_n=[1.0])))
+
+
+def test_rows_of_a_download_without_ids_are_numbered(tmp_path):
+    path = downloaded(tmp_path / "y.json.gz", [SALT], s_n=[1.0])
+    assert [identity for identity, *_ in sources.downloaded_structures("castelli_perovskites", path)] == ["row-1"]
+    assert sources.read_download("castelli_perovskites", path, "s_n")["id"].tolist() == ["row-1"]
+
+
+def test_formulas_of_a_download_may_be_called_so(tmp_path):
+    path = tmp_path / "z.json.gz"
+    path.write_bytes(
+        gzip.compress(json.dumps({"columns": ["formula", "gap expt"], "data": [["GaAs", 1.4], ["Si", 1.1]]}).encode())
+    )
+    table = sources.read_download("expt_gap", path, "gap expt")
+    assert table.to_numpy().tolist() == [["row-1", "GaAs", 1.4], ["row-2", "Si", 1.1]]
 
 
 def test_a_download_of_truth_values_is_refused(tmp_path, fault):

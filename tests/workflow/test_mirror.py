@@ -127,6 +127,7 @@ def test_what_was_mirrored_is_all_that_is_needed(tmp_path, files, monkeypatch):
 
     os.utime(table)  # verified again: no reason to train again
     assert apart.planned(*arguments) == []
+    assert apart.planned(*apart.arguments, "--config", f"mirror={folder}/", "--", *TARGETS) == []  # as a shell completes it
 
     done = apart.snakemake("--delete-all-output", *arguments)
     assert done.returncode == 0 and (folder / "corpora/away.csv").is_file()  # the user's: no rule offers it

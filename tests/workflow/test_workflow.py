@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -209,6 +210,15 @@ def test_runs_that_train_together_predict_what_they_predict_alone(finished, tmp_
     # the same inputs, which Snakemake compares as a set
     other = SMALL_FORESTS | {"roost-ssl": {"pretraining": ["ssl-1", "ssl"]}}
     assert "finetune_together" in checkout.planned(*write_config(checkout.folder, models=other), *arguments[2:])
+    # a damaged fold of them
+    again = [*arguments[:-2], "results/finetune/mine/roost/seed1/predictions.csv"]
+    write_config(checkout.folder)
+    cut = checkout.folder / "results/together/mine/roost/folds/roost/seed1/fold2.pt"
+    cut.write_bytes(cut.read_bytes()[:1000])
+    done = checkout.snakemake("--force", *again)
+    assert "(the file is damaged); delete the folder results/together/mine/roost/folds to train them again" in done.text
+    shutil.rmtree(cut.parents[2])
+    assert "finetune_together" in checkout.planned(*again)
 
 
 def test_a_comment_reruns_nothing_and_a_formula_what_uses_it(finished):
@@ -231,6 +241,17 @@ def test_a_comment_reruns_nothing_and_a_formula_what_uses_it(finished):
     planned = finished.planned(*finished.arguments)
     assert "featurize_magpie" in planned and "finetune" not in planned
     edit_module(finished, "matpretrain/magpie.py", "2 - np.exp(-0.25", "1 - np.exp(-0.25")
+    assert finished.planned(*finished.arguments) == []
+
+
+def test_a_csv_that_an_older_one_replaces_is_read_again(finished):
+    path = finished.folder / "mine.csv"
+    text, found = path.read_text(), path.stat()
+    path.write_text(text[: text.rstrip().rindex("\n") + 1])
+    os.utime(path, (found.st_atime, found.st_mtime - 2 * 86400))
+    assert "prepare_dataset" in finished.planned(*finished.arguments)
+    path.write_text(text)
+    os.utime(path, (found.st_atime, found.st_mtime))
     assert finished.planned(*finished.arguments) == []
 
 

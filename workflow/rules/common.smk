@@ -37,7 +37,8 @@ TRAINED = [m for m in MODELS if m in NETWORKS]
 
 
 def grown(amount):
-    """Memory or time of a job: `amount`, and as much again with every retry (profiles/slurm)."""
+    """Memory or time of a job: `amount`, and as much again with every retry (profiles/slurm). The time of one that goes on from its
+    state stays, since partitions have limits."""
     return lambda wildcards, attempt: amount * attempt
 
 
@@ -144,12 +145,11 @@ def corpus_keys(corpus):
     return {k: v for k, v in entry.items() if k not in words}
 
 
-def unknown_elements(table):
-    """What to do with entries of a corpus that hold an element without a vector: error or drop. Rows of a dataset keep their
-    structures: prepare_dataset has dropped those with unknown elements."""
-    if table in config["datasets"]:
+def unknown_elements(entry):
+    """What to do with rows of a dataset or corpus (its entry) that hold an element without a vector: error or drop. What a
+    union is made of holds none."""
+    if "of" in entry:
         return "error"
-    entry = config["corpora"][table]
     return entry.get("unknown_elements", config["unknown_elements"])
 
 

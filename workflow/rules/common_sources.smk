@@ -3,10 +3,11 @@
 import hashlib
 import os
 
-from matpretrain.files import absent
+from matpretrain.files import absent, sha256
 
 # The user's mirror, else a folder of the checkout: raw files that are missing are downloaded into it.
-RAW = config["mirror"] or "resources"
+# However the mirror is spelt, `mirror/` or `./mirror`: a file of another name would make everything anew.
+RAW = os.path.normpath(config["mirror"] or "resources")
 
 
 def matminer_name(dataset):
@@ -32,12 +33,19 @@ def raw(file):
 
 
 def listing(path):
-    """Hash of the names, sizes and times of the files in a folder, of which Snakemake sees the folder's own time alone; None
-    for a file."""
-    if not path or not Path(path).is_dir():
+    """Hash of a user's file, of which Snakemake sees the time alone, which may be older than that of the file before; of a folder
+    that of the names, sizes and times of its files. None where there is none, and for raw files, which are known by their hash.
+    """
+    raw_files = {f"{RAW}/{file}" for file in RAW_FILES}
+    if not path or path in raw_files or not Path(path).exists():
         return None
-    found = sorted((file.name, file.stat()) for file in os.scandir(path))
-    lines = [f"{name} {s.st_size} {s.st_mtime_ns}" for name, s in found]
+    if Path(path).is_file():
+        return sha256(path)
+    found = [
+        (file.name, file.stat(follow_symlinks=file.exists()))
+        for file in Path(path).iterdir()
+    ]
+    lines = [f"{name} {s.st_size} {s.st_mtime_ns}" for name, s in sorted(found)]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
@@ -116,7 +124,7 @@ def raw_files():
             own = f"remove {table}: the published file has both"
         if not (config["mirror"] and table):
             continue
-        where = f"; it is here: {entry['by_hand']}" if "by_hand" in entry else ""
+        where = f"; it comes from: {entry['by_hand']}" if "by_hand" in entry else ""
         for key, file in (
             ("mirror_sha256", table),
             ("mirror_structures_sha256", entry.get("mirror_structures")),

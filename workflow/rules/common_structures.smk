@@ -59,6 +59,11 @@ def structure_source(wildcards):
     return found
 
 
+def unknown_in_structures(name):
+    """As `unknown_elements`, of the structures of a dataset or corpus; of a dataset prepare_dataset has dropped the rows."""
+    return unknown_elements(config["corpora"].get(name, {"unknown_elements": "error"}))
+
+
 def is_sample(corpus):
     """Whether a corpus of structures is a sample, whose probe takes structures that it leaves out."""
     return "sample" in config["corpora"][corpus]

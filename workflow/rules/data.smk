@@ -46,7 +46,7 @@ rule prepare_dataset:
         entry=lambda w: data_keys(w.dataset),
         kind=lambda w: source_kind(w.dataset),
         files=lambda w: listing(config["datasets"][w.dataset].get("csv")),
-        unknown_elements=config["unknown_elements"],
+        unknown_elements=lambda w: unknown_elements(config["datasets"][w.dataset]),
         code=fingerprint("prepare_dataset"),
     script:
         "../scripts/prepare_dataset.py"

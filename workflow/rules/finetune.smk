@@ -42,7 +42,7 @@ rule finetune:
     threads: lambda w: 1 if trained_together(w) else 4
     resources:
         mem_mb=grown(8000),
-        runtime=grown(720),
+        runtime=720,
         gpu=lambda w: 0 if trained_together(w) else 1,
     params:
         encoder=lambda w: config["models"][w.model]["encoder"],
@@ -79,7 +79,7 @@ rule finetune_together:
     threads: 4
     resources:
         mem_mb=grown(16000),
-        runtime=grown(1440),
+        runtime=1440,
         gpu=1,
     params:
         runs=members_of,

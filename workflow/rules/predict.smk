@@ -21,6 +21,7 @@ rule predict_formulas:
         runtime=grown(720),
     params:
         formula=lambda w: config["predict"][w.prediction].get("formula", "formula"),
+        files=lambda w: listing(config["predict"][w.prediction]["csv"]),
         unknown_elements=config["unknown_elements"],
         code=lambda w: fingerprint(
             "predict_formulas",

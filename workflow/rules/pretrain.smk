@@ -34,7 +34,8 @@ rule prepare_corpus:
         names=lambda w: config["corpora"][w.corpus].get("of", [w.corpus]),
         entry=lambda w: corpus_keys(w.corpus),
         sha256=lambda w: corpus_hash(w.corpus),
-        unknown_elements=lambda w: unknown_elements(w.corpus),
+        files=lambda w: listing(config["corpora"][w.corpus].get("csv")),
+        unknown_elements=lambda w: unknown_elements(config["corpora"][w.corpus]),
         code=fingerprint("prepare_corpus"),
     script:
         "../scripts/prepare_corpus.py"
@@ -58,7 +59,7 @@ rule pretrain:
     threads: 8
     resources:
         mem_mb=grown(16000),
-        runtime=grown(1440),
+        runtime=1440,
         gpu=1,
     params:
         encoder=lambda w: strategy(w)["encoder"],

@@ -24,7 +24,8 @@ rule prepare_spectra:
         runtime=grown(60),
     params:
         entry=lambda w: data_keys(w.dataset),
-        unknown_elements=config["unknown_elements"],
+        files=lambda w: listing(config["datasets"][w.dataset].get("csv")),
+        unknown_elements=lambda w: unknown_elements(config["datasets"][w.dataset]),
         code=fingerprint("prepare_spectra"),
     script:
         "../scripts/prepare_spectra.py"

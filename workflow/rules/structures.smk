@@ -25,7 +25,7 @@ rule connect_structures:
         sample=lambda w: config["corpora"].get(w.table, {}).get("sample"),
         sha256=lambda w: structure_hash(w.table),
         files=lambda w: listing(structure_source(w).get("structures")),
-        unknown_elements=lambda w: unknown_elements(w.table),
+        unknown_elements=lambda w: unknown_in_structures(w.table),
         code=fingerprint("connect_structures"),
     script:
         "../scripts/connect_structures.py"
@@ -61,7 +61,7 @@ rule encode_structures:
         source=lambda w: structure_collection(w.table),
         sha256=lambda w: structure_hash(w.table),
         files=lambda w: listing(structure_source(w).get("structures")),
-        unknown_elements=lambda w: unknown_elements(w.table),
+        unknown_elements=lambda w: unknown_in_structures(w.table),
         code=fingerprint("encode_structures"),
     script:
         "../scripts/encode_structures.py"
@@ -85,6 +85,7 @@ rule embed_structures:
         gpu=1,
     params:
         sha256=lambda w: teacher_hash(w.corpus),
+        files=lambda w: listing(teacher_file(w.corpus)),
         code=fingerprint("embed_structures"),
     script:
         "../scripts/embed_structures.py"
@@ -109,7 +110,8 @@ rule group_structures:
     params:
         sha256=lambda w: corpus_hash(w.corpus),
         n_samples=lambda w: corpus_keys(w.corpus).get("n_samples"),
-        unknown_elements=lambda w: unknown_elements(w.corpus),
+        files=lambda w: listing(structure_embeddings(w).get("vectors")),
+        unknown_elements=lambda w: unknown_elements(config["corpora"][w.corpus]),
         code=fingerprint("group_structures"),
     script:
         "../scripts/group_structures.py"

@@ -18,6 +18,10 @@ MISREAD = re.compile(  # what pymatgen would take for something else, in silence
     r"|(?P<sign>[^A-Za-z0-9.()\[\]{} +-])"  # Y3N@C80: it skips the @
     r"|(?<=[A-Za-z)\]}])(?<!\d[eE])(?P<nothing>0+\.?0*|\.0+)(?![\d.eE])"  # Fe0O: it leaves Fe out
 )
+BEHIND = re.compile(  # a polytype, space group or number behind a blank, in which pymatgen sees further atoms
+    r"\s(?P<digits>\d[\d.]*(?![eE][-+\d])[A-Za-z]\S*)"  # SiC 4H
+    r"|(?<!\S)[A-Z][^\s()\[\]{}]*[A-Z][^\s()\[\]{}]*\s+(?P<rest>[PICF]?\d+)(?!\S)"  # BaTiO3 P4, H2O 2; not Fe 2 O 3
+)
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ def parse_formula(formula):
     "NaN" is sodium nitride; parentheses, fractions and scientific notation are understood.
 
     Raises:
-        ValueError: the text is not a formula, could be misread (MISREAD), names a dummy species or a charged one, has no
+        ValueError: the text is not a formula, could be misread (MISREAD, BEHIND), names a dummy species or a charged one, has no
             atoms, or amounts whose sum is not finite or of which one is next to nothing beside the others.
     """
     from pymatgen.core import Composition, Element
@@ -79,6 +83,9 @@ def parse_formula(formula):
     misread = MISREAD.search(formula)
     if misread:
         raise ValueError(f"{formula!r} {_why(misread)}")
+    behind = BEHIND.search(formula.strip())
+    if behind:
+        raise ValueError(f"{formula!r} holds {behind[behind.lastgroup]!r} behind a blank, which would be read as atoms")
     try:
         composition = Composition(formula)
     except Exception as error:  # pymatgen raises several types for bad text

@@ -18,6 +18,16 @@ SOURCES = {
     "models": ("encoder (a network)", "estimator with features"),
     "datasets": ("matbench", "matminer", "csv", "embedded", "by_hand"),
 }  # registry: the keys of which an entry has exactly one
+# Keys of a dataset on the file that `by_hand` names, which a csv of the user's takes the place of.
+OF_ANOTHER_FILE = (
+    "n_samples",
+    "missing_structures",
+    "mirror_file",
+    "mirror_sha256",
+    "mirror_structures",
+    "mirror_structures_sha256",
+)
+PATHS = {"datasets": ("csv", "structures"), "corpora": ("csv", "teacher"), "predict": ("csv",)}  # of entries of registries
 ROUNDING = 0.01  # share of the rows by which test parts and subsets may miss what fits: whole rows are counted in the job
 TYPES = {
     "integer": lambda _, value: type(value) is int,  # 3.0, to which Python objects where it counts, is none
@@ -42,6 +52,7 @@ def check(config, folder, files=()):
     for path in files:
         _check_doubled(Path(path))
     _check_schema(config, folder / "workflow/schemas/config.schema.yaml")
+    _take_own_files(config)
     _check_files(config, folder / "workflow/scripts/matpretrain")
     check_registries(config)
     _check_splits(config)
@@ -118,6 +129,16 @@ def _read_numbers(config, validator):
                 place[key] = value
 
 
+def _take_own_files(config):
+    """Leave out what the registry says of a file that the user has replaced."""
+    for entry in config["datasets"].values():
+        if {"csv", "by_hand"} <= entry.keys():
+            for key in OF_ANOTHER_FILE:
+                entry.pop(key, None)
+            if entry.get("structures") is True:
+                del entry["structures"]
+
+
 def _check_splits(config):
     """Test parts that fit beside each other, and training subsets that fit beside a test part."""
     for name, entry in config["datasets"].items():
@@ -143,6 +164,12 @@ def _check_splits(config):
 
 def _check_files(config, package):
     """Files, folders and modules that the configuration names."""
+    named = {
+        f"{kind}.{name}.{key}": config[kind][name].get(key) for kind in PATHS for name in config[kind] for key in PATHS[kind]
+    }
+    for key, path in (named | {"mirror": config["mirror"]}).items():
+        if set("{}") & set(str(path)):
+            refuse(key, f"{path}: Snakemake reads braces in paths as wildcards; rename the file or folder")
     for kind in ("datasets", "corpora", "predict"):
         for name, entry in config[kind].items():
             if "csv" in entry and not Path(entry["csv"]).exists():

@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import shutil
+import time
 import zipfile
 import zlib
 from contextlib import contextmanager, suppress
@@ -15,6 +16,7 @@ import pandas as pd
 from pandas.io.common import get_handle
 
 HOST = platform.node()  # in the names of temporaries, since machines can share a folder
+ABANDONED = 7 * 24 * 3600  # seconds after which a temporary of another machine is one that nobody finishes
 DISK_FULL = ("inline_container.cc", "requested and")  # torch and numpy when the disk is full
 
 
@@ -110,12 +112,12 @@ def atomic_path(path, size=0):
 
 
 def _remove_abandoned(path):
-    """Remove the temporaries of `path` whose processes on this machine are dead."""
-    pattern = re.compile(rf"\.{re.escape(path.name)}\.{re.escape(HOST)}\.(\d+)\.tmp")
+    """Remove the temporaries of `path` whose processes on this machine are dead, and those of other machines that are a week old."""
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.(.+)\.(\d+)\.tmp")
     for entry in os.scandir(path.parent):
         found = pattern.match(entry.name)
-        if found and not _alive(int(found[1])):
-            with suppress(OSError):
+        with suppress(OSError):
+            if found and not (_alive(int(found[2])) if found[1] == HOST else time.time() - entry.stat().st_mtime < ABANDONED):
                 os.unlink(entry.path)
 
 

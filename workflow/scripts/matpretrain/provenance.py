@@ -83,10 +83,15 @@ def parameters(network, role):
         made = next((node for node in made.body if getattr(node, "name", None) == "__init__"), None)
     if made is None or made.args.kwarg:
         return None
-    names = [argument.arg for argument in made.args.args]
-    defaults = [ast.literal_eval(node) if isinstance(node, ast.Constant) else ast.unparse(node) for node in made.args.defaults]
-    found = dict.fromkeys(names) | dict(zip(names[len(names) - len(defaults) :], defaults, strict=True))
-    return {name: default for name, default in found.items() if name != "self"}
+    given, keyword = made.args.args, made.args.kwonlyargs
+    defaults = [None] * (len(given) - len(made.args.defaults)) + made.args.defaults + made.args.kw_defaults
+    found = zip([*given, *keyword], defaults, strict=True)
+    return {argument.arg: node and _written(node) for argument, node in found if argument.arg != "self"}
+
+
+def _written(node):
+    """A constant of a syntax tree, or the text of an expression."""
+    return ast.literal_eval(node) if isinstance(node, ast.Constant) else ast.unparse(node)
 
 
 def _reads(network):

@@ -68,6 +68,8 @@ def _check_corpora(config):
             missing = None if {"csv", "mirror_file", "embedded"} & entry.keys() else "csv: PATH"
         if missing:
             refuse(f"corpora.{name}", f"a corpus of kind {entry['kind']} needs {missing}; add it")
+        if {"csv", "embedded"} <= entry.keys():
+            refuse(f"corpora.{name}.csv", f"it has the structures of {entry['embedded']}; give your own a name of their own")
         for key in entry:
             if key not in CORPUS_KEYS[entry["kind"]] | {"kind", "licence", "citation"}:
                 refuse(f"corpora.{name}.{key}", f"a corpus of kind {entry['kind']} has no use for it; remove it")

@@ -114,9 +114,9 @@ def read_download(name, path, target):
     Raises:
         DataError: the file does not hold the expected columns.
     """
-    ids, columns = _downloaded(name, path, (target,), ("composition", "structure"))
+    ids, columns = _downloaded(name, path, (target,), ("composition", "formula", "structure"))
     source = next(name for name in columns if name != target)
-    formulas = [entry if source == "composition" else structure_formula(entry) for entry in columns[source]]
+    formulas = [structure_formula(entry) if source == "structure" else entry for entry in columns[source]]
     return pd.DataFrame({"id": ids, "formula": formulas, "target": columns[target]})
 
 
@@ -143,20 +143,20 @@ def downloaded_structures(name, path):
 
 
 def _downloaded(name, path, wanted, alternatives):
-    """(ids, {column: values}) of a matminer file: the wanted columns, and the first of the alternatives that it has.
+    """(ids, {column: values}) of a matminer file: the wanted columns, and the first of the alternatives that it has. Where it has no
+    ids, rows are row-1, row-2, ...
 
     Raises:
         DataError: another file than that of the dataset, or columns that the dataset does not have.
     """
-    opener, official = gzip.open if str(path).endswith(".gz") else open, name.startswith("matbench_")
+    opener = gzip.open if str(path).endswith(".gz") else open
     try:
         with opener(path, "rt") as handle:
             content = json.load(handle)
         names, data = content["columns"], content["data"]
-        identity = None if official else next(c for c in ("material_id", "mpid", "jid") if c in names)
-    except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, StopIteration) as error:
-        reason = str(error) or "a column is missing"
-        raise DataError(f"{path}: not the matminer file of {name} ({reason}); delete it and run again") from None
+        identity = next((names.index(c) for c in ("material_id", "mpid", "jid") if c in names), None)
+    except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: not the matminer file of {name} ({error}); delete it and run again") from None
     absent, source = [c for c in wanted if c not in names], [c for c in alternatives if c in names][:1]
     if absent:
         raise DataError(f"{path}: {name} has no column {absent[0]}, only {', '.join(names)}; correct target")
@@ -164,7 +164,9 @@ def _downloaded(name, path, wanted, alternatives):
         has = f"{name} has no column {' or '.join(alternatives)}, only {', '.join(names)}"
         raise DataError(f"{path}: {has}; use another dataset")
     values = {column: [row[names.index(column)] for row in data] for column in (*wanted, *source)}
-    return matbench_row_ids(name, len(data)) if official else [row[names.index(identity)] for row in data], values
+    if name.startswith("matbench_"):
+        return matbench_row_ids(name, len(data)), values
+    return [f"row-{k}" if identity is None else row[identity] for k, row in enumerate(data, 1)], values
 
 
 def structure_formula(structure):
