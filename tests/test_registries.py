@@ -6,6 +6,7 @@ from conftest import PROJECT, overlaid
 from entries import SSL, model, strategy
 
 from matpretrain.configuration import check
+from matpretrain.recipe import for_rows
 from matpretrain.registries import recipe_of
 
 FAULTS = "Registries: what does not fit together"
@@ -255,6 +256,18 @@ def test_entries_that_do_not_fit_are_refused(fault, what, changes, line, shipped
 def test_shipped_overlays_are_accepted(shipped, overlay):
     path = PROJECT / overlay if "/" in overlay else PROJECT / "docs/reproduction" / overlay
     check(overlaid(shipped, yaml.safe_load(path.read_text())), PROJECT)
+
+
+def test_what_holds_for_many_rows(shipped):
+    many = {name: recipe_of(shipped, name, "roost")["large"] for name in ("matbench_log_kvrh", "matbench_perovskites")}
+    assert many["matbench_log_kvrh"] == {"rows": 3000, "epochs": 150, "learning_rate": 3e-4}
+    assert many["matbench_perovskites"] == {"rows": 3000}, "the dataset's own keys win"
+    assert "large" not in recipe_of(shipped, "matbench_log_kvrh", "finder")
+    few, enough = (for_rows(recipe_of(shipped, "matbench_log_kvrh", "roost"), n_rows) for n_rows in (2999, 3000))
+    assert (few["learning_rate"], few["epochs"]) == (1e-3, 300) and (enough["learning_rate"], enough["epochs"]) == (3e-4, 150)
+    assert few.keys() == enough.keys() == shipped["recipe"].keys()
+    own = overlaid(shipped, {"datasets": {"matbench_log_kvrh": {"recipe": {"large": {"rows": 9000}}}}})
+    assert recipe_of(own, "matbench_log_kvrh", "roost")["large"] == {"rows": 9000}
 
 
 def test_keys_of_a_dataset_win_over_those_of_an_encoder_and_of_spectra(shipped):

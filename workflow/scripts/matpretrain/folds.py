@@ -13,10 +13,11 @@ from matpretrain.devices import describe
 from matpretrain.files import read_csv
 from matpretrain.processes import Stopped, side_by_side
 from matpretrain.provenance import stacks
-from matpretrain.recipe import Recipe
+from matpretrain.recipe import Recipe, for_rows
 from matpretrain.run import Diverged
 from matpretrain.splits import fold_numbers
 from matpretrain.states import check_history, load_state, save_state
+from matpretrain.subsets import outer_split
 from matpretrain.supervised import Spectra, Training, crowded, train_members
 
 TOGETHER = "together.json"  # beside the folds of a job of several Trainings: device, seconds of all, and how many runs
@@ -29,11 +30,12 @@ def of_job(snakemake, device, **own):
         DataError: as data.check_logarithms, where they are learned.
     """
     p, files = snakemake.params, snakemake.input
-    arguments, recipe = dict(p.arguments), dict(p.recipe)
+    table, arguments = read_csv(files.table, dtype={"id": str, "formula": str}), dict(p.arguments)
+    folds = table["fold"].to_numpy()
+    recipe = for_rows(p.recipe, min(len(outer_split(folds, fold, p.size)[0]) for fold in fold_numbers(folds)))
     loss, scale = recipe.pop("loss"), recipe.pop("target_scale")  # pretraining has recipes without them
     if files.get("elements"):
         arguments["element_vectors"] = np.load(files.elements)
-    table = read_csv(files.table, dtype={"id": str, "formula": str})
     if scale == "log":
         check_logarithms(table, files.table, "target_scale: log")
     return Training(
@@ -86,7 +88,8 @@ def finetune(trainings, threads, say, state):
     forks = sys.platform.startswith("linux")  # elsewhere forking is unsafe: cohorts run one after another
     workers = min(threads, len(together)) if first.device == "cpu" and forks else 1
     sizes = f", in cohorts of {', '.join(str(len(cohort)) for cohort in together)}" if len(together) < n_folds else ""
-    say(f"{len(first.table)} rows, {n_folds} folds{sizes}, {workers} at a time on {describe(first.device)}")
+    schedule = f"{first.recipe.epochs} epochs, rate {first.recipe.learning_rate:g}"
+    say(f"{len(first.table)} rows, {n_folds} folds{sizes}, {workers} at a time on {describe(first.device)}; {schedule}")
     if advice := crowded(first.target, first.loss):
         say(advice)
     left = [cohort for cohort in together if not all(result_file(state, *member).exists() for member in cohort)]

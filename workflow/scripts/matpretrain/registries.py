@@ -51,12 +51,17 @@ def check_registries(config):
 def recipe_of(config, dataset, encoder):
     """How a network is trained on a dataset: the recipe, with the keys that differ for its encoder, for spectra and for the dataset.
 
+    Of `large`, what holds from so many training rows on, the keys that the dataset sets itself are left out.
+
     Args:
         dataset: name in the registry; None leaves the keys of datasets out.
     """
     entry = config["datasets"].get(dataset, {})
-    of_spectra = config["enz"]["recipe"] if "energies" in entry else {}
-    return config["recipe"] | config["encoder_recipes"].get(encoder, {}) | of_spectra | entry.get("recipe", {})
+    own = (config["enz"]["recipe"] if "energies" in entry else {}) | entry.get("recipe", {})
+    recipe = config["recipe"] | config["encoder_recipes"].get(encoder, {}) | own
+    if "large" in recipe and "large" not in own:
+        recipe["large"] = {key: value for key, value in recipe["large"].items() if key not in own}
+    return recipe
 
 
 def _check_corpora(config):
@@ -181,8 +186,8 @@ def _check_strategies(config):
     recipes = {"pretraining_recipe": config["pretraining_recipe"]}
     recipes |= {f"pretraining.{name}.recipe": entry.get("recipe", {}) for name, entry in config["pretraining"].items()}
     for key, recipe in recipes.items():
-        for unused in [key for key in ("loss", "target_scale") if key in recipe]:
-            refuse(f"{key}.{unused}", "pretraining has the losses and targets of its tasks; remove it")
+        for unused in [key for key in ("loss", "target_scale", "large") if key in recipe]:
+            refuse(f"{key}.{unused}", "pretraining has the losses and targets of its tasks, and one recipe; remove it")
     for name, entry in config["pretraining"].items():
         key, corpus, encoder = f"pretraining.{name}", config["corpora"][entry["corpus"]], entry["encoder"]
         able, graphs = pretext_tasks(encoder), structures_read(entry)
