@@ -17,8 +17,11 @@ def skewed():
     return features, np.exp(features[:, 0] + random.normal(size=400))
 
 
-def test_with_the_reference_arguments_it_is_scikit_learns(skewed):
+@pytest.mark.parametrize("ties", [False, True])
+def test_with_the_reference_arguments_it_is_scikit_learns(skewed, ties):
     features, target = skewed
+    if ties:  # of their nodes the variance is rounding, which decides whether they are split
+        features, target = features.round(), np.log10(1 + target.round())
     expected = RandomForestRegressor(30, random_state=3).fit(features[:300], target[:300]).predict(features[300:])
     forest = random_forest(3, 30, prediction="mean", max_features=1).fit(features[:300], target[:300])
     np.testing.assert_allclose(forest.predict(features[300:]), expected, rtol=1e-12)

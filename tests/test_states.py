@@ -199,6 +199,9 @@ def test_temporaries_of_dead_processes_go_with_the_next_writing(tmp_path):
     elsewhere = tmp_path / f".table.csv.{here}-2.{child.pid}.tmp.csv"
     for path in (dead, alive, others, elsewhere):
         path.touch()
+    forgotten = tmp_path / f".table.csv.{here}-3.{child.pid}.tmp.csv"
+    forgotten.touch()
+    os.utime(forgotten, (0, 0))
     with atomic_path(tmp_path / "table.csv") as temporary:
         temporary.write_text("new")
     assert sorted(tmp_path.iterdir()) == sorted([alive, others, elsewhere, tmp_path / "table.csv"])

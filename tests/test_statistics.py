@@ -10,7 +10,7 @@ from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 from matpretrain import statistics
 from matpretrain.data import read_table
 from matpretrain.splits import outer_folds
-from matpretrain.statistics import compare_nested, sign_flip
+from matpretrain.statistics import compare_nested, mean_ratio, sign_flip
 
 
 def predictions(n_seeds=2, n_folds=5, rows=20, seed=0):
@@ -224,6 +224,12 @@ def test_a_dataset_that_one_model_lacks_does_not_count():
     assert compare_nested(scores, "b", "a")["dataset"].tolist() == ["first", "all"]
     apart = scores[(scores["model"] == "a") == (scores["size"] == scores["size"].iloc[0])]
     assert compare_nested(apart, "b", "a").empty
+
+
+def test_errors_that_rounding_alone_tells_apart_are_the_same():
+    rounding = mean_ratio(np.full(5, 2.2e-16), 0.25)
+    assert (rounding["t"], rounding["p"], rounding["change"]) == (0.0, 1.0, 0.0)
+    assert mean_ratio(np.full(5, 1e-3), 0.25)["p"] < 1e-9
 
 
 def test_sign_flips_are_counted_exactly():

@@ -145,6 +145,9 @@ def test_rows_of_a_download_without_ids_are_numbered(tmp_path):
     path = downloaded(tmp_path / "y.json.gz", [SALT], s_n=[1.0])
     assert [identity for identity, *_ in sources.downloaded_structures("castelli_perovskites", path)] == ["row-1"]
     assert sources.read_download("castelli_perovskites", path, "s_n")["id"].tolist() == ["row-1"]
+    for ids in (["mp-1", None, "mp-2"], ["mp-1", "mp-2", "mp-1"]):
+        path = downloaded(tmp_path / "y.json.gz", [SALT] * 3, mpid=ids, jid=["a", "b", "c"], s_n=[1.0, 2.0, 3.0])
+        assert sources.read_download("jarvis", path, "s_n")["id"].tolist() == ["a", "b", "c"]
 
 
 def test_formulas_of_a_download_may_be_called_so(tmp_path):

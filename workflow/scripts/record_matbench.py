@@ -7,7 +7,9 @@ import pandas as pd
 
 from matpretrain.files import DataError, atomic_path, read_csv
 from matpretrain.jobs import job
+from matpretrain.recipe import for_rows
 from matpretrain.statistics import ensemble
+from matpretrain.subsets import least_training_rows
 
 
 def record_matbench(tables, predictions, metadata):
@@ -56,7 +58,12 @@ if __name__ == "__main__":
         names = snakemake.params.tasks
         tables = {n: read_csv(p, dtype={"id": str, "formula": str}) for n, p in zip(names, snakemake.input.tables, strict=True)}
         results = {n: read_csv(p, dtype={"id": str}) for n, p in zip(names, snakemake.input.predictions, strict=True)}
-        benchmark = record_matbench(tables, results, snakemake.params.metadata)
+        metadata = dict(snakemake.params.metadata)
+        metadata["recipe"] = {
+            name: for_rows(recipe, least_training_rows(tables[name]["fold"].to_numpy()))
+            for name, recipe in metadata["recipe"].items()
+        }
+        benchmark = record_matbench(tables, results, metadata)
         with atomic_path(snakemake.output[0]) as temporary:
             benchmark.to_file(str(temporary))
         say(f"{len(names)} tasks recorded and valid: {Path(snakemake.output[0]).name}")

@@ -20,7 +20,7 @@ MISREAD = re.compile(  # what pymatgen would take for something else, in silence
 )
 BEHIND = re.compile(  # a polytype, space group or number behind a blank, in which pymatgen sees further atoms
     r"\s(?P<digits>\d[\d.]*(?![eE][-+\d])[A-Za-z]\S*)"  # SiC 4H
-    r"|(?<!\S)[A-Z][^\s()\[\]{}]*[A-Z][^\s()\[\]{}]*\s+(?P<rest>[PICF]?\d+)(?!\S)"  # BaTiO3 P4, H2O 2; not Fe 2 O 3
+    r"|(?<!\S)[A-Z][^\s()\[\]{}]*[A-Z][^\s()\[\]{}]*\s+(?P<rest>[PICF]?\d+)$"  # BaTiO3 P4, H2O 2; not Fe 2 O 3
 )
 
 

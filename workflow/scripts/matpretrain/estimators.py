@@ -10,6 +10,8 @@ import numpy as np
 
 from matpretrain.calibration import NORMAL, deviation_factor
 
+# Standard deviation of targets below which they are scaled up: scikit-learn splits no node whose variance is below 2.2e-16.
+SMALL = 1e-3
 STATISTICS = {"median": np.nanmedian, "mean": np.nanmean}  # out of bag, a tree that has seen a row says NaN
 
 
@@ -40,8 +42,8 @@ class Forest:
         Args:
             groups: [rows] labels of rows that new rows are not like, or None: a tree that has seen one of a group has seen all.
         """
-        # scikit-learn splits no node whose variance is below 2.2e-16 in whatever unit; a power of two changes no other bit
-        self.unit = 2.0 ** np.floor(np.log2(target.std() or 1.0))
+        std = target.std() or 1.0
+        self.unit = 1.0 if std > SMALL else 2.0 ** np.floor(np.log2(std))  # a power of two: nothing is rounded
         self.forest.fit(features, target / self.unit)
         trees = self.out_of_bag(features, groups)
         errors, unseen = absolute_errors(trees, target, STATISTICS if self.prediction == "auto" else [self.prediction])

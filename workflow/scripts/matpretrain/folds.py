@@ -17,7 +17,7 @@ from matpretrain.recipe import Recipe, for_rows
 from matpretrain.run import Diverged
 from matpretrain.splits import fold_numbers
 from matpretrain.states import check_history, load_state, save_state
-from matpretrain.subsets import outer_split
+from matpretrain.subsets import least_training_rows
 from matpretrain.supervised import Spectra, Training, crowded, train_members
 
 TOGETHER = "together.json"  # beside the folds of a job of several Trainings: device, seconds of all, and how many runs
@@ -31,8 +31,7 @@ def of_job(snakemake, device, **own):
     """
     p, files = snakemake.params, snakemake.input
     table, arguments = read_csv(files.table, dtype={"id": str, "formula": str}), dict(p.arguments)
-    folds = table["fold"].to_numpy()
-    recipe = for_rows(p.recipe, min(len(outer_split(folds, fold, p.size)[0]) for fold in fold_numbers(folds)))
+    recipe = for_rows(p.recipe, least_training_rows(table["fold"].to_numpy(), p.size))
     loss, scale = recipe.pop("loss"), recipe.pop("target_scale")  # pretraining has recipes without them
     if files.get("elements"):
         arguments["element_vectors"] = np.load(files.elements)

@@ -144,7 +144,7 @@ def downloaded_structures(name, path):
 
 def _downloaded(name, path, wanted, alternatives):
     """(ids, {column: values}) of a matminer file: the wanted columns, and the first of the alternatives that it has. Where it has no
-    ids, rows are row-1, row-2, ...
+    ids, or lacks some, rows are row-1, row-2, ...
 
     Raises:
         DataError: another file than that of the dataset, or columns that the dataset does not have.
@@ -154,7 +154,9 @@ def _downloaded(name, path, wanted, alternatives):
         with opener(path, "rt") as handle:
             content = json.load(handle)
         names, data = content["columns"], content["data"]
-        identity = next((names.index(c) for c in ("material_id", "mpid", "jid") if c in names), None)
+        columns = ([row[names.index(c)] for row in data] for c in ("material_id", "mpid", "jid") if c in names)
+        rows = [f"row-{k}" for k in range(1, len(data) + 1)]
+        identity = next((ids for ids in columns if len({*ids, None}) == len(data) + 1), rows)
     except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: not the matminer file of {name} ({error}); delete it and run again") from None
     absent, source = [c for c in wanted if c not in names], [c for c in alternatives if c in names][:1]
@@ -166,7 +168,7 @@ def _downloaded(name, path, wanted, alternatives):
     values = {column: [row[names.index(column)] for row in data] for column in (*wanted, *source)}
     if name.startswith("matbench_"):
         return matbench_row_ids(name, len(data)), values
-    return [f"row-{k}" if identity is None else row[identity] for k, row in enumerate(data, 1)], values
+    return identity, values
 
 
 def structure_formula(structure):

@@ -292,7 +292,7 @@ def compare_nested(scores, model, against):
 
 def mean_ratio(logs, test_to_train):
     """{column: value} of CHANGES, t and p: the mean of logarithms of ratios [k] as a change in %, its interval and corrected test."""
-    zeros = np.zeros(len(logs))
+    logs, zeros = np.where(np.abs(logs) > ROUNDING, logs, 0.0), np.zeros(len(logs))
     low, high = corrected_interval(logs, zeros, test_to_train)
     t, p = corrected_paired_t(logs, zeros, test_to_train)
     return dict(zip(CHANGES, 100 * np.expm1([logs.mean(), low, high]), strict=True)) | {"t": t, "p": p}

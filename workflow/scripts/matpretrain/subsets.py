@@ -43,6 +43,11 @@ def outer_split(folds, fold, size=None):
     return np.sort(drawn), test
 
 
+def least_training_rows(folds, size=None):
+    """Rows of the smallest outer training part (`outer_split`)."""
+    return min(len(outer_split(folds, fold, size)[0]) for fold in fold_numbers(folds))
+
+
 def trained_rows(folds, size=None):
     """[k] int64 rows that are in the training part of some outer fold (`outer_split`), sorted."""
     return np.unique(np.concatenate([outer_split(folds, fold, size)[0] for fold in fold_numbers(folds)]))
