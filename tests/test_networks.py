@@ -124,6 +124,11 @@ STARTS = [
         {"pretraining_recipe": {"target_scale": "log"}},
         "pretraining_recipe.target_scale: pretraining has the losses and targets of its",
     ),
+    (
+        "A recipe for large corpora",
+        strategy(recipe={"large": {"rows": 9, "epochs": 1}}),
+        "pretraining.mine.recipe.large: corpora of every size are pretrained on by one recipe",
+    ),
 ]
 
 

@@ -1,13 +1,14 @@
 """Entries of the registries that do not fit each other are refused before anything is planned."""
 
+import numpy as np
 import pytest
 import yaml
 from conftest import PROJECT, overlaid
 from entries import SSL, model, strategy
 
 from matpretrain.configuration import check
-from matpretrain.recipe import for_rows
 from matpretrain.registries import recipe_of
+from matpretrain.subsets import for_rows
 
 FAULTS = "Registries: what does not fit together"
 SPECTRA = {"embedded": "matminer_optical_constants", "energies": [0.5, 12.4, 0.1], "target": "eps", "unit": "unitless"}
@@ -263,7 +264,9 @@ def test_what_holds_for_many_rows(shipped):
     assert many["matbench_log_kvrh"] == {"rows": 3000, "epochs": 150, "learning_rate": 3e-4}
     assert many["matbench_perovskites"] == {"rows": 3000}, "the dataset's own keys win"
     assert "large" not in recipe_of(shipped, "matbench_log_kvrh", "finder")
-    few, enough = (for_rows(recipe_of(shipped, "matbench_log_kvrh", "roost"), n_rows) for n_rows in (2999, 3000))
+    few, enough = (
+        for_rows(recipe_of(shipped, "matbench_log_kvrh", "roost"), np.repeat([0, 1, 1], n_rows)) for n_rows in (2999, 3000)
+    )
     assert (few["learning_rate"], few["epochs"]) == (1e-3, 300) and (enough["learning_rate"], enough["epochs"]) == (3e-4, 150)
     assert few.keys() == enough.keys() == shipped["recipe"].keys()
     own = overlaid(shipped, {"datasets": {"matbench_log_kvrh": {"recipe": {"large": {"rows": 9000}}}}})

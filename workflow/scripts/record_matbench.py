@@ -7,9 +7,8 @@ import pandas as pd
 
 from matpretrain.files import DataError, atomic_path, read_csv
 from matpretrain.jobs import job
-from matpretrain.recipe import for_rows
 from matpretrain.statistics import ensemble
-from matpretrain.subsets import least_training_rows
+from matpretrain.subsets import for_rows
 
 
 def record_matbench(tables, predictions, metadata):
@@ -60,8 +59,7 @@ if __name__ == "__main__":
         results = {n: read_csv(p, dtype={"id": str}) for n, p in zip(names, snakemake.input.predictions, strict=True)}
         metadata = dict(snakemake.params.metadata)
         metadata["recipe"] = {
-            name: for_rows(recipe, least_training_rows(tables[name]["fold"].to_numpy()))
-            for name, recipe in metadata["recipe"].items()
+            name: for_rows(recipe, tables[name]["fold"].to_numpy()) for name, recipe in metadata["recipe"].items()
         }
         benchmark = record_matbench(tables, results, metadata)
         with atomic_path(snakemake.output[0]) as temporary:

@@ -13,11 +13,11 @@ from matpretrain.devices import describe
 from matpretrain.files import read_csv
 from matpretrain.processes import Stopped, side_by_side
 from matpretrain.provenance import stacks
-from matpretrain.recipe import Recipe, for_rows
+from matpretrain.recipe import Recipe
 from matpretrain.run import Diverged
 from matpretrain.splits import fold_numbers
 from matpretrain.states import check_history, load_state, save_state
-from matpretrain.subsets import least_training_rows
+from matpretrain.subsets import for_rows
 from matpretrain.supervised import Spectra, Training, crowded, train_members
 
 TOGETHER = "together.json"  # beside the folds of a job of several Trainings: device, seconds of all, and how many runs
@@ -31,7 +31,7 @@ def of_job(snakemake, device, **own):
     """
     p, files = snakemake.params, snakemake.input
     table, arguments = read_csv(files.table, dtype={"id": str, "formula": str}), dict(p.arguments)
-    recipe = for_rows(p.recipe, least_training_rows(table["fold"].to_numpy(), p.size))
+    recipe = for_rows(p.recipe, table["fold"].to_numpy(), p.size)
     loss, scale = recipe.pop("loss"), recipe.pop("target_scale")  # pretraining has recipes without them
     if files.get("elements"):
         arguments["element_vectors"] = np.load(files.elements)

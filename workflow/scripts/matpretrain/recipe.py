@@ -7,13 +7,6 @@ from dataclasses import dataclass
 import torch
 
 
-def for_rows(settings, n_rows):
-    """The settings of a recipe where n_rows train, a dictionary: those of its key `large` too from as many rows on as that says."""
-    settings = dict(settings)
-    large = dict(settings.pop("large", {}))
-    return settings | large if n_rows >= large.pop("rows", math.inf) else settings
-
-
 @dataclass(frozen=True)
 class Recipe:
     """How a model is trained: one recipe for all models of a dataset, up to keys of their encoder.

@@ -186,8 +186,10 @@ def _check_strategies(config):
     recipes = {"pretraining_recipe": config["pretraining_recipe"]}
     recipes |= {f"pretraining.{name}.recipe": entry.get("recipe", {}) for name, entry in config["pretraining"].items()}
     for key, recipe in recipes.items():
-        for unused in [key for key in ("loss", "target_scale", "large") if key in recipe]:
-            refuse(f"{key}.{unused}", "pretraining has the losses and targets of its tasks, and one recipe; remove it")
+        for unused in [key for key in ("loss", "target_scale") if key in recipe]:
+            refuse(f"{key}.{unused}", "pretraining has the losses and targets of its tasks; remove it")
+        if "large" in recipe:
+            refuse(f"{key}.large", "corpora of every size are pretrained on by one recipe; remove it")
     for name, entry in config["pretraining"].items():
         key, corpus, encoder = f"pretraining.{name}", config["corpora"][entry["corpus"]], entry["encoder"]
         able, graphs = pretext_tasks(encoder), structures_read(entry)

@@ -43,9 +43,15 @@ def outer_split(folds, fold, size=None):
     return np.sort(drawn), test
 
 
-def least_training_rows(folds, size=None):
-    """Rows of the smallest outer training part (`outer_split`)."""
-    return min(len(outer_split(folds, fold, size)[0]) for fold in fold_numbers(folds))
+def for_rows(recipe, folds, size=None):
+    """The settings of a recipe, a dictionary, for outer folds (`outer_split`): those of its key `large` hold where as many rows train in
+    every fold as that says."""
+    settings = dict(recipe)
+    large = dict(settings.pop("large", {}))
+    if not large:
+        return settings
+    least = min(len(outer_split(folds, fold, size)[0]) for fold in fold_numbers(folds))
+    return settings | large if least >= large.pop("rows") else settings
 
 
 def trained_rows(folds, size=None):
