@@ -15,7 +15,7 @@ from joblib import parallel_config
 
 from matpretrain.baselines import FEATURES
 from matpretrain.composition import Compositions
-from matpretrain.estimators import absolute_errors, random_forest
+from matpretrain.estimators import out_of_bag_errors, random_forest
 from matpretrain.files import read_csv
 from matpretrain.splits import fold_numbers
 
@@ -43,7 +43,7 @@ def main():
                 forest = random_forest(0, given.trees, "median", share)
                 with parallel_config("threading", n_jobs=given.threads):
                     forest.fit(features[train], target[train])
-                errors, _ = absolute_errors(forest.out_of_bag(features[train]), target[train])
+                errors, _ = out_of_bag_errors(forest.out_of_bag(features[train]), target[train])
                 mean, median = (errors[statistic].mean() for statistic in ("mean", "median"))
                 print(f"{name.replace(':', ',')},{share:.3g},{k},{mean:.5g},{median:.5g}", flush=True)
 

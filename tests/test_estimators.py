@@ -6,7 +6,7 @@ import pytest
 from fit_baseline import fit_baseline
 from sklearn.ensemble import RandomForestRegressor
 
-from matpretrain.estimators import absolute_errors, random_forest
+from matpretrain.estimators import out_of_bag_errors, random_forest
 
 
 @pytest.fixture
@@ -59,13 +59,13 @@ def test_the_statistic_is_chosen_on_rows_out_of_bag(skewed):
     twins, signs = np.repeat(features[:100], 2, axis=0), np.tile([1.0, -1.0], 100)
     forest = random_forest(0, 100).fit(twins, signs)
     assert str(forest) == "mean of 100 trees"
-    errors, _ = absolute_errors(forest.out_of_bag(twins), signs)
+    errors, _ = out_of_bag_errors(forest.out_of_bag(twins), signs)
     assert errors["mean"].mean() < errors["median"].mean()
 
 
 def test_rows_that_every_tree_has_seen_do_not_count():
     predictions = np.array([[1.0, np.nan, 4.0], [3.0, np.nan, np.nan]])
-    errors, unseen = absolute_errors(predictions, np.array([0.0, 9.0, 1.0]))
+    errors, unseen = out_of_bag_errors(predictions, np.array([0.0, 9.0, 1.0]))
     assert unseen.tolist() == [True, False, True]
     assert {name: own.tolist() for name, own in errors.items()} == {"median": [2.0, 3.0], "mean": [2.0, 3.0]}
 

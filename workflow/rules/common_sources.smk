@@ -36,8 +36,9 @@ def listing(path):
     """Hash of a user's file, of which Snakemake sees the time alone, which may be older than that of the file before; of a folder
     that of the names, sizes and times of its files. None where there is none, and for raw files, which are known by their hash.
     """
-    raw_files = {f"{RAW}/{file}" for file in RAW_FILES}
-    if not path or path in raw_files or not Path(path).exists():
+    if not path or not Path(path).exists():
+        return None
+    if str(path) in {f"{RAW}/{file}" for file in RAW_FILES}:
         return None
     if Path(path).is_file():
         return sha256(path)

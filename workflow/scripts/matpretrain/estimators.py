@@ -46,7 +46,7 @@ class Forest:
         self.unit = 1.0 if std > SMALL else 2.0 ** np.floor(np.log2(std))  # a power of two: nothing is rounded
         self.forest.fit(features, target / self.unit)
         trees = self.out_of_bag(features, groups)
-        errors, unseen = absolute_errors(trees, target, STATISTICS if self.prediction == "auto" else [self.prediction])
+        errors, unseen = out_of_bag_errors(trees, target, STATISTICS if self.prediction == "auto" else [self.prediction])
         self.statistic = min(errors, key=lambda name: errors[name].mean())
         self.deviation_factor = deviation_factor(errors[self.statistic], np.nanstd(trees[:, unseen], axis=0)) or 1.0
         return self
@@ -70,7 +70,7 @@ class Forest:
         return (prediction, self.deviation_factor * trees.std(axis=0)) if return_std else prediction
 
 
-def absolute_errors(predictions, target, names=STATISTICS):
+def out_of_bag_errors(predictions, target, names=STATISTICS):
     """Absolute errors of statistics of trees on the rows that some tree has not seen.
 
     Args:

@@ -2,8 +2,6 @@
 
 import math
 
-import pandas as pd
-
 from matpretrain.states import check_history
 
 # Times its lowest value from which on a validation MAE has risen too far: 1.13 at most on datasets that are well trained, 1.6 on
@@ -18,7 +16,7 @@ def overtrained(history):
         history: data frame fold, epoch and mae.
     """
     # a fold that stopped early counts with its last score
-    curve = pd.concat([fold.set_index("epoch")["mae"] for _, fold in history.groupby("fold")], axis=1).ffill().mean(axis=1)
+    curve = history.pivot(index="epoch", columns="fold", values="mae").ffill().mean(axis=1)
     lowest, end = curve.min(), curve.iloc[-1]
     if not end > RISE * lowest:
         return None

@@ -143,8 +143,7 @@ def downloaded_structures(name, path):
 
 
 def _downloaded(name, path, wanted, alternatives):
-    """(ids, {column: values}) of a matminer file: the wanted columns, and the first of the alternatives that it has. Where it has no
-    ids, or lacks some, rows are row-1, row-2, ...
+    """(ids, {column: values}) of a matminer file: the wanted columns, and the first of the alternatives that it has.
 
     Raises:
         DataError: another file than that of the dataset, or columns that the dataset does not have.
@@ -154,10 +153,8 @@ def _downloaded(name, path, wanted, alternatives):
         with opener(path, "rt") as handle:
             content = json.load(handle)
         names, data = content["columns"], content["data"]
-        columns = ([row[names.index(c)] for row in data] for c in ("material_id", "mpid", "jid") if c in names)
-        rows = [f"row-{k}" for k in range(1, len(data) + 1)]
-        identity = next((ids for ids in columns if len({*ids, None}) == len(data) + 1), rows)
-    except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError) as error:
+        ids = matbench_row_ids(name, len(data)) if name.startswith("matbench_") else _ids(names, data)
+    except (OSError, EOFError, zlib.error, ValueError, LookupError, TypeError) as error:
         raise DataError(f"{path}: not the matminer file of {name} ({error}); delete it and run again") from None
     absent, source = [c for c in wanted if c not in names], [c for c in alternatives if c in names][:1]
     if absent:
@@ -166,9 +163,16 @@ def _downloaded(name, path, wanted, alternatives):
         has = f"{name} has no column {' or '.join(alternatives)}, only {', '.join(names)}"
         raise DataError(f"{path}: {has}; use another dataset")
     values = {column: [row[names.index(column)] for row in data] for column in (*wanted, *source)}
-    if name.startswith("matbench_"):
-        return matbench_row_ids(name, len(data)), values
-    return identity, values
+    return ids, values
+
+
+def _ids(names, data):
+    """Ids of the rows of a table that names its columns: the first column of ids that has one for every row, else row-1, row-2, ..."""
+    for column in (names.index(name) for name in ("material_id", "mpid", "jid") if name in names):
+        ids = [row[column] for row in data]
+        if None not in ids and len(set(ids)) == len(ids):
+            return ids
+    return [f"row-{k}" for k in range(1, len(data) + 1)]
 
 
 def structure_formula(structure):

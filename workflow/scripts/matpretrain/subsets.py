@@ -44,14 +44,19 @@ def outer_split(folds, fold, size=None):
 
 
 def for_rows(recipe, folds, size=None):
-    """The settings of a recipe, a dictionary, for outer folds (`outer_split`): those of its key `large` hold where as many rows train in
-    every fold as that says."""
-    settings = dict(recipe)
-    large = dict(settings.pop("large", {}))
-    if not large:
+    """The settings of a recipe, without its key `large`, whose settings hold where as many rows train in every fold as that says.
+
+    Args:
+        recipe: dictionary as in the configuration (registries.recipe_of).
+        folds, size: as of `outer_split`, which may refuse them.
+    """
+    settings = {key: value for key, value in recipe.items() if key != "large"}
+    if "large" not in recipe:
         return settings
-    least = min(len(outer_split(folds, fold, size)[0]) for fold in fold_numbers(folds))
-    return settings | large if least >= large.pop("rows") else settings
+    large = dict(recipe["large"])
+    rows = large.pop("rows")
+    enough = all(len(outer_split(folds, fold, size)[0]) >= rows for fold in fold_numbers(folds))
+    return settings | large if enough else settings
 
 
 def trained_rows(folds, size=None):
