@@ -42,7 +42,7 @@ def test_tasks_of_the_schema_are_those_of_regression_in_matbench():
 def test_every_key_of_the_configuration_is_in_its_reference():
     text = (PROJECT / "config/README.md").read_text()
     config = load("config/config.yaml")
-    keys = [*config, *config["benchmark"], *config["maps"], *config["subsets"]["huang2024"], *config["recipe"]]
+    keys = [*config, *config["benchmark"], *config["maps"], *config["subsets"]["huang2024"], *config["default_recipes"]["all"]]
     schema = load("workflow/schemas/config.schema.yaml")["properties"]
     keys += schema["datasets"]["additionalProperties"]["properties"]
     for registry in ("models", "corpora", "pretraining", "predict"):

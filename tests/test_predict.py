@@ -41,7 +41,7 @@ def train(folder, loss="robust_l1", seeds=(0, 1), threads=1, target_scale="linea
     table = read_embedded("matminer_transport_seebeck_p").sample(40, random_state=1).reset_index(drop=True)
     table = table.assign(fold=outer_folds(40, N_FOLDS), target=table["target"].abs() + 1)
     compositions, _ = parse_formulas(table["formula"].tolist())
-    config = load("config/config.yaml")["recipe"]
+    config = load("config/config.yaml")["default_recipes"]["all"]
     recipe = {**config, "epochs": 2, "min_steps": 4}
     del recipe["loss"], recipe["target_scale"]
     rows = []

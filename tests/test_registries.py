@@ -37,6 +37,11 @@ NAMES = [
         "encoder_recipes.rost: no model has this encoder; the nearest are roost",
     ),
     (
+        "Settings for many rows that do not say how many",
+        {"encoder_recipes": {"finder": {"large": {"epochs": 3}}}},
+        "encoder_recipes.finder.large: it has no rows; say from how many",
+    ),
+    (
         "Weights chosen by validation rows where none are held out",
         {"inner_fraction": 0, "encoder_recipes": {"roost": {"select": "best"}}},
         "inner_fraction: roost on matbench_steels has select: best or a patience, which need rows; hold out some",
@@ -268,9 +273,11 @@ def test_what_holds_for_many_rows(shipped):
         for_rows(recipe_of(shipped, "matbench_log_kvrh", "roost"), np.repeat([0, 1, 1], n_rows)) for n_rows in (2999, 3000)
     )
     assert (few["learning_rate"], few["epochs"]) == (1e-3, 300) and (enough["learning_rate"], enough["epochs"]) == (3e-4, 150)
-    assert few.keys() == enough.keys() == shipped["recipe"].keys()
+    assert few.keys() == enough.keys() == shipped["default_recipes"]["all"].keys()
+    shorter = recipe_of(overlaid(shipped, {"recipe": {"epochs": 2}}), "matbench_log_kvrh", "roost")
+    assert for_rows(shorter, np.repeat([0, 1, 1], 3000)) == enough | {"epochs": 2}, "what is asked for in the recipe wins"
     own = overlaid(shipped, {"datasets": {"matbench_log_kvrh": {"recipe": {"large": {"rows": 9000}}}}})
-    assert recipe_of(own, "matbench_log_kvrh", "roost")["large"] == {"rows": 9000}
+    assert recipe_of(own, "matbench_log_kvrh", "roost")["large"] == {"rows": 9000, "epochs": 150, "learning_rate": 3e-4}
 
 
 def test_keys_of_a_dataset_win_over_those_of_an_encoder_and_of_spectra(shipped):
@@ -289,5 +296,5 @@ def test_keys_of_a_dataset_win_over_those_of_an_encoder_and_of_spectra(shipped):
     assert (
         recipe_of(shipped, "optical_constants", "finder")["loss"]
         == shipped["enz"]["recipe"]["loss"]
-        != shipped["recipe"]["loss"]
+        != shipped["default_recipes"]["all"]["loss"]
     )

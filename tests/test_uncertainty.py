@@ -148,7 +148,8 @@ def test_deviations_of_networks_are_scaled_on_validation_rows(tmp_path, inner_fr
     table = read_embedded("matminer_transport_seebeck_p").sample(160, random_state=1).reset_index(drop=True)
     table = table.assign(fold=outer_folds(160, 2))
     compositions, _ = parse_formulas(table["formula"].tolist())
-    recipe = {key: value for key, value in load("config/config.yaml")["recipe"].items() if key not in ("loss", "target_scale")}
+    recipe = load("config/config.yaml")["default_recipes"]["all"]
+    recipe = {key: value for key, value in recipe.items() if key not in ("loss", "target_scale")}
     vectors, said = np.nan_to_num(matscholar_vectors()), []
     training = Training(
         table, compositions, "roost", {"element_vectors": vectors}, None, "robust_l1", Recipe(**recipe | {"epochs": 3}), inner_fraction,

@@ -1,7 +1,7 @@
 """Entries of the registries that have to fit each other: names, corpora, networks and what they are asked to learn."""
 
 from difflib import SequenceMatcher
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 
 from matpretrain.files import refuse
@@ -49,19 +49,22 @@ def check_registries(config):
 
 
 def recipe_of(config, dataset, encoder):
-    """How a network is trained on a dataset: the recipe, with the keys that differ for its encoder, for spectra and for the dataset.
+    """How a network is trained on a dataset.
 
-    Of `large`, what holds from so many training rows on, the keys that the dataset sets itself are left out.
+    What all networks have by default, those with the encoder, `recipe`, `encoder_recipes`, spectra and the dataset: each wins over
+    those before it, also over what these say in `large` of the same keys.
 
     Args:
         dataset: name in the registry; None leaves the keys of datasets out.
     """
-    entry = config["datasets"].get(dataset, {})
-    own = (config["enz"]["recipe"] if "energies" in entry else {}) | entry.get("recipe", {})
-    recipe = config["recipe"] | config["encoder_recipes"].get(encoder, {}) | own
-    if "large" in recipe and "large" not in own:
-        recipe["large"] = {key: value for key, value in recipe["large"].items() if key not in own}
-    return recipe
+    entry, defaults = config["datasets"].get(dataset, {}), config["default_recipes"]
+    of_spectra = config["enz"]["recipe"] if "energies" in entry else {}
+    general = (defaults["all"], defaults.get(encoder, {}), config["recipe"], config["encoder_recipes"].get(encoder, {}))
+    recipe, large = {}, {}
+    for keys in (*general, of_spectra, entry.get("recipe", {})):
+        large = {key: value for key, value in large.items() if key not in keys} | keys.get("large", {})
+        recipe |= keys
+    return recipe | {"large": large} if large else recipe
 
 
 def _check_corpora(config):
@@ -138,12 +141,23 @@ def _check_references(config):
                 key, f"{name!r} is not in the registry of {' or '.join(kinds)}; the nearest there are {_nearest(name, known)}"
             )
     encoders = sorted({entry["encoder"] for entry in config["models"].values() if "encoder" in entry})
-    for name in config["encoder_recipes"]:
-        if name not in encoders:
-            refuse(f"encoder_recipes.{name}", f"no model has this encoder; the nearest are {_nearest(name, encoders)}")
+    for section in ("default_recipes", "encoder_recipes"):
+        for name in config[section].keys() - {"all", *encoders}:
+            refuse(f"{section}.{name}", f"no model has this encoder; the nearest are {_nearest(name, encoders)}")
+    _check_large(config, encoders)
     for study, entry in config["subsets"].items():
         if entry["reference"] not in entry["models"]:
             refuse(f"subsets.{study}.reference", f"{entry['reference']} is not among the models of the study; add it there")
+
+
+def _check_large(config, encoders):
+    """What holds from many training rows on says from how many."""
+    for dataset, encoder in product((None, *config["datasets"]), encoders):
+        if "rows" not in recipe_of(config, dataset, encoder).get("large", {"rows": 1}):
+            layers = {"recipe": config["recipe"], f"encoder_recipes.{encoder}": config["encoder_recipes"].get(encoder, {})}
+            layers[f"datasets.{dataset}.recipe"] = config["datasets"].get(dataset, {}).get("recipe", {})
+            key = next(key for key, keys in layers.items() if "large" in keys)
+            refuse(f"{key}.large", "it has no rows; say from how many training rows on these keys hold")
 
 
 def _nearest(name, known):
@@ -254,7 +268,7 @@ def _check_spectra(config):
         for model in config[section]["models"]:
             if "encoder" not in config["models"][model]:
                 refuse(f"{section}.models", f"{model} is a baseline; name a network")
-    recipes = {"enz.recipe": config["recipe"] | config["enz"]["recipe"]}
+    recipes = {"enz.recipe": config["default_recipes"]["all"] | config["recipe"] | config["enz"]["recipe"]}
     recipes |= {f"datasets.{name}.recipe": config["datasets"][name].get("recipe", {}) for name in spectral}
     for key, recipe in recipes.items():
         if recipe.get("loss") == "robust_l1":
