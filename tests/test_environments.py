@@ -14,8 +14,8 @@ from packaging.utils import canonicalize_name as canonical
 def pins():
     """{package: version} of requirements.txt."""
     lines = (PROJECT / "requirements.txt").read_text().splitlines()
-    found = dict(line.split("==") for line in lines if "==" in line and not line.startswith("#"))
-    return {canonical(name): version for name, version in found.items()}
+    found = [Requirement(line) for line in lines if "==" in line and not line.startswith("#")]
+    return {canonical(pin.name): str(pin.specifier).removeprefix("==") for pin in found}
 
 
 def needs(package, extra="", **where):
