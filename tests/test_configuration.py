@@ -119,6 +119,16 @@ def test_networks_tasks_and_corpora_that_do_not_fit_are_refused(fault, what, cha
             "datasets.optical_constants.energies: give first, last",
         ),
         (
+            "A column of folds beside a number of folds",
+            {"datasets": {"mine": {"csv": "README.md", "target": "t", "unit": "eV", "fold": "part", "n_folds": 3}}},
+            "datasets.mine.n_folds: the column 'part' (fold) splits the rows; remove one of the two",
+        ),
+        (
+            "A column of groups of what is no CSV",
+            {"datasets": {"matbench_steels": {"group": "alloy"}}},
+            "datasets.matbench_steels.group: it names a column of a CSV of yours; add csv: PATH or remove it",
+        ),
+        (
             "A mode that Finder does not have",
             {"models": {"finder": {"arguments": {"mode": "both"}}}},
             "models.finder.arguments.mode: 'both' is not one of",

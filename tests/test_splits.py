@@ -74,6 +74,52 @@ def test_rows_of_one_composition_carry_their_group_where_they_stay_together(tmp_
         assert all(parts) and not parts[0] & parts[1] and not parts[0] & parts[2] and not parts[1] & parts[2]
 
 
+def prepared(tmp_path, text, **entry):
+    """table.csv of a CSV, and what was said."""
+    (tmp_path / "mine.csv").write_text(text)
+    lines, outputs = [], (tmp_path / "table.csv", tmp_path / "compositions.npz")
+    prepare_dataset("mine", {"target": "gap"} | entry, tmp_path / "mine.csv", "csv", "error", *outputs, lines.append)
+    return read_csv(outputs[0]), lines
+
+
+OWN = "formula,gap,part,lab\nFe2O3,1,10,a\nSi,2,9,a\nNaCl,3,,b\nKCl,4,9,c\nGaAs,5,10,b\n"
+
+
+def test_own_folds_are_numbered_in_their_order_and_rows_without_one_only_train(tmp_path):
+    assert prepared(tmp_path, OWN, fold="part")[0]["fold"].tolist() == [1, 0, -1, 0, 1]
+    words = OWN.replace("10", "holdout").replace("9", "cluster 2")
+    table = prepared(tmp_path, words, fold="part", group="lab")[0]
+    assert table["fold"].tolist() == [1, 0, -1, 0, 1] and table["group"].tolist() == [0, 0, 1, 2, 1]
+    single = prepared(tmp_path, OWN.replace(",9,", ",,"), fold="part")[0]
+    assert single["fold"].tolist() == [0, -1, -1, -1, 0], "a single hold-out"
+
+
+def test_own_groups_stay_in_one_fold_also_where_rows_are_dropped(tmp_path):
+    rows = [f"Fe{k}O,{k},{group}" for k, group in enumerate("xyzxyzxyzw" * 3, 1)]
+    text = "\n".join(["formula,gap,system", *rows, "OgFe,7,x"])
+    (table, _), (same, _) = (
+        prepared(tmp_path, t, group="system", n_folds=3) for t in (text.rsplit("\n", 1)[0], text.replace("OgFe", "FeO99"))
+    )
+    assert (
+        table.groupby("group")["fold"].nunique().eq(1).all() and table["fold"].nunique() == 3 and table["group"].nunique() == 4
+    )
+    assert same["fold"].iloc[:-1].tolist() == table["fold"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("what", "text", "entry", "line"),
+    [
+        ("A column of folds that is empty", OWN.replace(",9,", ",,").replace(",10,", ",,"), {"fold": "part"}, "part is empty in all rows; name the part"),
+        ("A column of folds in which all rows are tested at once", OWN.replace(",,b", ",9,b").replace("10", "9"), {"fold": "part"}, "part is 9 in all rows; name the part"),
+        ("A row without a group", OWN.replace(",c", ","), {"group": "lab"}, "line 5 (id row-4): lab is empty; give the row a group"),
+        ("A column of folds that is not there", OWN, {"fold": "split"}, "no column 'split' (it has formula, gap, part, lab)"),
+    ],
+)  # fmt: skip
+def test_columns_that_do_not_split_are_refused(tmp_path, fault, what, text, entry, line):
+    with fault(what, line):
+        prepared(tmp_path, text, **entry)
+
+
 def test_compositions_in_several_folds_are_told(tmp_path, fault):
     path = tmp_path / "mine.csv"
     rows = [f"{formula},{k}" for k, formula in enumerate(["Fe2O3", "Fe4O6", "NaCl", "KCl", "Si", "C", "GaAs", "MgO", "Fe2O3"])]

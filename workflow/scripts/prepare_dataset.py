@@ -15,6 +15,7 @@ from matpretrain.data import (
     read_split,
     read_table,
     with_folds,
+    with_own_split,
     with_structure,
 )
 from matpretrain.files import DataError, atomic_path, check_hash, write_csv
@@ -42,8 +43,9 @@ def read(name, entry, path, kind):
         target = "target" if "matbench" in entry else entry["target"]
         return read_table(path, target, structure="structure_id" if entry.get("structures") else None)
     if kind == "csv":
-        read_any = read_split if Path(path).is_dir() else read_table
-        table = read_any(path, entry["target"], entry.get("formula", "formula"), entry.get("id"))
+        read_any, own = read_split if Path(path).is_dir() else read_table, {key: entry.get(key) for key in ("fold", "group")}
+        table = read_any(path, entry["target"], entry.get("formula", "formula"), entry.get("id"), **own)
+        table = with_own_split(table, path, **own)
     elif kind == "download":
         table = check_targets(read_download(official, path, entry["target"]), path, entry["target"])
     else:

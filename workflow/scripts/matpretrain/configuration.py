@@ -140,8 +140,16 @@ def _take_own_files(config):
 
 
 def _check_splits(config):
-    """Test parts that fit beside each other, and training subsets that fit beside a test part."""
+    """Test parts that fit beside each other, and training subsets that fit beside a test part; columns that split, alone."""
     for name, entry in config["datasets"].items():
+        for column, others in (("fold", (*SPLIT, "one_per_composition")), ("group", ("split",))):
+            if column in entry and "csv" not in entry:
+                refuse(f"datasets.{name}.{column}", "it names a column of a CSV of yours; add csv: PATH or remove it")
+            for other in [other for other in others if column in entry and other in entry]:
+                refuse(
+                    f"datasets.{name}.{other}",
+                    f"the column {entry[column]!r} ({column}) splits the rows; remove one of the two",
+                )
         n_folds = entry.get("n_folds", 5)
         if n_folds * entry.get("test_fraction", 0) > 1 + ROUNDING:
             refuse(
@@ -151,7 +159,7 @@ def _check_splits(config):
     for study, entry in config["subsets"].items():
         for name in entry["datasets"]:
             dataset = config["datasets"][name]
-            if "csv" in dataset and Path(dataset["csv"]).is_dir():  # with a split of its own
+            if "fold" in dataset or ("csv" in dataset and Path(dataset["csv"]).is_dir()):  # with a split of its own
                 continue
             largest = 1 - dataset.get("test_fraction", 1 / dataset.get("n_folds", 5))
             for size in entry["sizes"]:
@@ -174,7 +182,7 @@ def _check_files(config, package):
         for name, entry in config[kind].items():
             if "csv" in entry and not Path(entry["csv"]).exists():
                 refuse(f"{kind}.{name}.csv", f"{entry['csv']}: no such file; correct the path")
-            for key in ("sha256", *SPLIT):
+            for key in ("sha256", *SPLIT, "fold", "group"):
                 if kind == "datasets" and key in entry and Path(entry.get("csv", "")).is_dir() and "csv" in entry:
                     refuse(f"datasets.{name}.{key}", "the files of a folder keep their own split and have no hash; remove it")
     for kind in ("models", "pretraining"):

@@ -90,17 +90,17 @@ def check_columns(table, path, names, remedy=REGISTRY):
             raise DataError(f"{path}: no column {name!r} (it has {', '.join(columns).expandtabs(1)}); {remedy}")
 
 
-def read_table(path, target=None, formula="formula", id_column=None, structure=None, rows_of="", remedy=REGISTRY):
-    """Read a CSV (also compressed) into columns id, formula and, where they are named, target and structure.
+def read_table(path, target=None, formula="formula", id_column=None, rows_of="", remedy=REGISTRY, **others):
+    """Read a CSV (also compressed) into columns id, formula and, where they are named, target and others.
 
     Args:
         path: CSV file with a header line.
         target: name of the target column, a finite number in every row; None for a list of formulas.
         formula: name of the formula column.
         id_column: name of the id column; by default "id" where the file has it, else ids are row-1, row-2, ...
-        structure: name of the column that names the structure of a row.
         rows_of: what ids that are made up begin with.
         remedy: what to do where a column is missing.
+        others: names of further columns, or None: structure, which names that of the row, fold and group.
 
     Raises:
         DataError: unreadable or empty file, missing or doubled column, missing, infinite or non-numeric target, duplicate id.
@@ -108,7 +108,7 @@ def read_table(path, target=None, formula="formula", id_column=None, structure=N
     table = read_rows(path)
     if not id_column and "id" in table.columns:
         id_column = "id"
-    names = {"id": id_column, "formula": formula, "structure": structure, "target": target}
+    names = {"id": id_column, "formula": formula, "target": target} | others
     names = {name: column for name, column in names.items() if column}
     check_columns(table, path, names.values(), remedy)
     found = pd.DataFrame({name: table[column].str.strip() for name, column in names.items()}, index=table.index)
@@ -137,6 +137,33 @@ def read_split(folder, *arguments, **options):
         part.index = pd.Index([f"{line} of {name}" for line in part.index], name="line")
         parts[name] = part
     return pd.concat(parts.values())
+
+
+def with_own_split(table, path, fold=None, group=None):
+    """Return the table whose columns fold and group, where the user named them, are numbers in place of text.
+
+    Labels of folds are numbered in their order, as numbers where all are; rows without one only train (NEVER_TESTED).
+
+    Args:
+        fold, group: names of the user's columns.
+
+    Raises:
+        DataError: no row has a fold, or one fold has all rows; a row without a group, named.
+    """
+    if group:
+        without = np.flatnonzero(table["group"].fillna("") == "")
+        if len(without):
+            raise DataError(f"{place(table, path, without)}: {group} is empty; give the row a group, of its own if need be")
+        table = table.assign(group=pd.factorize(table["group"])[0])
+    if fold:
+        label = table["fold"].replace("", np.nan)
+        number = pd.to_numeric(label, errors="coerce")
+        code = pd.factorize(label if number.isna().ne(label.isna()).any() else number, sort=True)[0]
+        if code.max() == NEVER_TESTED or (code == 0).all():
+            words = "is empty in all rows" if code.max() == NEVER_TESTED else f"is {label.iloc[0]} in all rows"
+            raise DataError(f"{path}: {fold} {words}; name the part in which each row is tested, nothing where it only trains")
+        table = table.assign(fold=code)
+    return table
 
 
 def check_targets(table, path, target="target"):
@@ -222,12 +249,13 @@ def with_folds(table, where, entry, groups=None):
 
     Args:
         entry: registry entry of the dataset.
-        groups: optional [n] labels of the rows, as in `splits.outer_folds`; the inner split keeps them together as well.
+        groups: optional [n] labels of the rows, as in `splits.outer_folds`, by default the column group, where there is one; the
+            inner split keeps them together as well.
 
     Raises:
         DataError: fewer rows or groups than folds, or test parts that do not fit beside each other.
     """
-    seed = entry.get("split_seed", MATBENCH_SEED)
+    seed, groups = entry.get("split_seed", MATBENCH_SEED), table.get("group") if groups is None else groups
     try:
         fold = outer_folds(len(table), entry.get("n_folds", 5), seed, groups, entry.get("test_fraction"))
     except ValueError as error:

@@ -12,7 +12,7 @@ from matpretrain.tables import ALL, ENSEMBLE
 FIXED_FEATURES = ("magpie", "onehot", "none")  # the names of baselines.FEATURES
 OTHERS = f"a baseline on {', '.join(FIXED_FEATURES[:-1])} or {FIXED_FEATURES[-1]}"
 TAKEN = (*FIXED_FEATURES, "structure")  # files of results/features, beside those of the strategies
-OF_NUMBERS = ("id", "formula", "log10", "one_per_composition", "split", "structures", "missing_structures")
+OF_NUMBERS = ("id", "formula", "log10", "one_per_composition", "split", "fold", "group", "structures", "missing_structures")
 SPECTRA, STRUCTURES = "matminer_optical_constants", "aflow_prototypes"  # embedded datasets with them
 FILE = {"csv", "mirror_file", "mirror_sha256", "unknown_elements"}
 CORPUS_KEYS = {
