@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 
@@ -49,6 +51,31 @@ def test_what_is_not_a_formula_is_refused(formula):
 def test_what_stands_behind_a_blank_is_no_atoms(formula):
     with pytest.raises(ValueError, match=f"holds '{formula.split()[1]}' behind a blank"):
         parse_formula(formula)
+
+
+@pytest.mark.parametrize(
+    ("formula", "dot"),
+    [
+        ("CaO.2SiO2", ".2"),
+        ("K2SO4.2MgSO4", "4.2"),
+        ("Fe2O3.2FeO", "3.2"),
+        ("CuCl2.2KCl", "2.2"),
+        ("AlCl3.6H2O.2HCl", "3.6"),
+        ("Ca O .2 Si O2", ".2"),
+        ("(NH4)2(SO4)1.10(NH4)(NO3)", "1.10"),
+    ],
+)
+def test_the_number_of_a_second_compound_is_no_decimal(formula, dot):
+    with pytest.raises(ValueError, match=re.escape(f"holds '{dot}' between two compounds: write the second one in parentheses")):
+        parse_formula(formula)
+
+
+@pytest.mark.parametrize(
+    "formula",
+    ["LiNi0.8Co0.2O2", "Ba0.5Sr0.5TiO3", "Ba.5Sr.5TiO3", "(CH3NH3)0.5(CH5N2)0.5PbI3", "La1.85Sr0.15CuO4", "Na1.0C2.0H3.0O2.0C1.05"],
+)
+def test_shares_are_decimals(formula):
+    parse_formula(formula)
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,11 @@ BEHIND = re.compile(  # a polytype, space group or number behind a blank, in whi
     r"|(?<!\S)[A-Z][^\s()\[\]{}]*[A-Z][^\s()\[\]{}]*\s+(?P<rest>[PICF]?\d+)$"  # BaTiO3 P4, H2O 2; not Fe 2 O 3
 )
 
+# The dot of a double salt or an adduct: CaO.2SiO2, in which pymatgen reads O2.2. A share, as in Ba0.5Sr0.5TiO3, has 0 or
+# nothing before its dot and is told from it by elements that stand on one side of the dot only.
+ADDED = re.compile(r"(?<=[A-Za-z)\]}])\s*(?!0+\.)\d*\.[1-9]\d?(?=[\s(\[{]*[A-Z])")
+SYMBOL = re.compile(r"[A-Z][a-z]*")
+
 
 @dataclass(frozen=True)
 class Compositions:
@@ -75,7 +80,7 @@ def parse_formula(formula):
     "NaN" is sodium nitride; parentheses, fractions and scientific notation are understood.
 
     Raises:
-        ValueError: the text is not a formula, could be misread (MISREAD, BEHIND), names a dummy species or a charged one, has no
+        ValueError: the text is not a formula, could be misread (MISREAD, BEHIND, ADDED), names a dummy species or a charged one, has no
             atoms, or amounts whose sum is not finite or of which one is next to nothing beside the others.
     """
     from pymatgen.core import Composition, Element
@@ -86,6 +91,12 @@ def parse_formula(formula):
     behind = BEHIND.search(formula.strip())
     if behind:
         raise ValueError(f"{formula!r} holds {behind[behind.lastgroup]!r} behind a blank, which would be read as atoms")
+    for dot in ADDED.finditer(formula):
+        if set(SYMBOL.findall(formula[: dot.start()])) & set(SYMBOL.findall(formula[dot.end() :])):
+            raise ValueError(
+                f"{formula!r} holds {dot[0].strip()!r} between two compounds: write the second one in parentheses and its number "
+                "behind, as in CaO(SiO2)2"
+            )
     try:
         composition = Composition(formula)
     except Exception as error:  # pymatgen raises several types for bad text
