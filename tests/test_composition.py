@@ -31,6 +31,8 @@ from matpretrain.composition import (
         ("BaO P2 O5", {56: 1, 8: 6, 15: 2}),
         ("Mg3 (PO4)2", {12: 3, 15: 2, 8: 8}),
         (" Li0.5 CoO2 ", {3: 0.5, 27: 1, 8: 2}),
+        ("CoCO3Co1e-9", {27: 1, 6: 1, 8: 3}),
+        ("HDTO2", {1: 3, 8: 2}),
     ],
 )
 def test_formulas_are_parsed(formula, expected):
@@ -85,6 +87,9 @@ def test_shares_are_decimals(formula):
         ("OFe1e33", "of O"),
         ("Fe1e308O1e308", "sum is not finite"),
         ("Fe1e400", "no atoms"),
+        ("SiB1e-9", "an amount of B below 1e-08: leave the element out"),
+        ("(SiB0.001)0.0000001O", "of B"),
+        ("DT1e-9", "of T"),
     ],
 )
 def test_amounts_that_vanish_or_overflow_are_refused(formula, match):

@@ -81,7 +81,7 @@ def parse_formula(formula):
 
     Raises:
         ValueError: the text is not a formula, could be misread (MISREAD, BEHIND, ADDED), names a dummy species or a charged one, has no
-            atoms, or amounts whose sum is not finite or of which one is next to nothing beside the others.
+            atoms, or amounts whose sum is not finite or of which one is next to nothing, by itself or beside the others.
     """
     from pymatgen.core import Composition, Element
 
@@ -108,6 +108,12 @@ def parse_formula(formula):
         merged[species.Z] = merged.get(species.Z, 0.0) + amount
     if not merged or not all(isfinite(a) and a > 0 for a in merged.values()):
         raise ValueError(f"{formula!r} holds no atoms")
+    gone = set(SYMBOL.findall(formula)) - {species.name for species in composition}
+    if gone:  # below pymatgen's tolerance
+        raise ValueError(
+            f"{formula!r} has an amount of {min(gone)} below {Composition.amount_tolerance:g}: leave the element out, or write "
+            "larger amounts in the same ratio"
+        )
     total = sum(merged.values())
     if not isfinite(total):
         raise ValueError(f"{formula!r} has amounts whose sum is not finite: write smaller ones in the same ratio")
