@@ -120,9 +120,9 @@ def test_fractions_rows_and_selection_agree():
 
 
 def test_keys_ignore_order_and_size_of_the_formula_unit():
-    parsed, _ = parse_formulas(["BaTiO3", "O6Ti2Ba2", "BaTiO2"])
-    a, b, c = formula_keys(parsed)
-    assert a == b != c
+    parsed, _ = parse_formulas(["BaTiO3", "O6Ti2Ba2", "BaTiO2", "Fe1O127", "Fe0.1O12.7"])
+    a, b, c, d, e = formula_keys(parsed)
+    assert a == b != c and d == e, "1/128 ends in half of the sixth digit"
 
 
 def test_matscholar_vectors_are_103_unit_vectors():

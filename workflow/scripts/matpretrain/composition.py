@@ -213,9 +213,12 @@ def atom_counts(compositions):
 
 
 def formula_keys(compositions):
-    """Hashable key of each composition: its elements by atomic number and fractions rounded to six digits."""
+    """Hashable key of each composition: its elements by atomic number and fractions rounded to six digits.
+
+    To twelve before, lest the last bit decides at half a digit: Fe1O127 is Fe0.1O12.7.
+    """
     keys = []
-    fraction = np.round(compositions.fraction, 6)
+    fraction = np.round(np.round(compositions.fraction, 12), 6)
     for start, stop in zip(compositions.offset[:-1], compositions.offset[1:], strict=True):
         keys.append(tuple(sorted(zip(compositions.number[start:stop].tolist(), fraction[start:stop].tolist(), strict=True))))
     return keys
