@@ -56,6 +56,15 @@ def test_inner_split_keeps_groups_whole_and_is_the_same_where_each_has_one_row()
     assert [len(part) for part in inner_split(rows, 0.1, 0, 0, np.zeros(200))] == [200, 0]
 
 
+def test_a_large_group_takes_no_more_than_the_share_that_is_held_out():
+    rows, groups = np.arange(120), np.repeat(np.arange(31), [90] + 30 * [1])
+    assert {len(inner_split(rows, 0.1, seed, 0, groups)[1]) for seed in range(40)} == {12}
+    for seed in range(20):  # none fits: the smallest, and of several equal ones the first that is drawn
+        assert inner_split(rows[:20], 0.1, seed, 0, np.repeat([0, 1, 2], [9, 4, 7]))[1].tolist() == [9, 10, 11, 12]
+    of_equal = {tuple(inner_split(rows[:20], 0.1, seed, 0, np.repeat([0, 1], 10))[1]) for seed in range(20)}
+    assert of_equal == {tuple(range(10)), tuple(range(10, 20))}
+
+
 def test_rows_of_one_composition_carry_their_group_where_they_stay_together(tmp_path):
     path = tmp_path / "mine.csv"
     path.write_text("\n".join(["formula,gap", "Fe2O3,1", "O6Fe4,2", "Si,3", "NaCl,4", "ClNa,5", "KCl,6"]))

@@ -63,12 +63,21 @@ def inner_split(outer_train, fraction, seed, fold, groups=None):
 
     Args:
         outer_train: [n] row numbers.
-        fraction: share of the rows, or groups, that is held out.
-        groups: optional [n] labels; rows of one group fall into the same part, and of a single group none is held out.
+        fraction: share of the rows that is held out.
+        groups: optional [n] labels; rows of one group fall into the same part. Shuffled groups are held out as far as they fit into
+            the share, the smallest one where none fits; of a single group none is.
     """
     # groups are numbered in order of appearance, so that those of one row change nothing
-    unit_of = np.arange(len(outer_train)) if groups is None else pd.factorize(groups)[0]
-    shuffled = np.random.default_rng([seed, fold]).permutation(unit_of.max() + 1)
-    n_validation = min(max(1, round(fraction * len(shuffled))), len(shuffled) - 1) if fraction else 0
-    held_out = np.isin(unit_of, shuffled[:n_validation])
+    n_rows = len(outer_train)
+    unit_of = np.arange(n_rows) if groups is None else pd.factorize(groups)[0]
+    size = np.bincount(unit_of)
+    shuffled = np.random.default_rng([seed, fold]).permutation(len(size))
+    room, chosen = min(max(1, round(fraction * n_rows)), n_rows - 1) if fraction else 0, []
+    for unit in shuffled:
+        if size[unit] <= room:
+            chosen.append(unit)
+            room -= size[unit]
+    if fraction and not chosen and len(size) > 1:
+        chosen = [shuffled[size[shuffled].argmin()]]
+    held_out = np.isin(unit_of, chosen)
     return np.sort(outer_train[~held_out]), np.sort(outer_train[held_out])
