@@ -34,6 +34,11 @@ def test_groups_stay_together_and_too_few_rows_are_refused():
         outer_folds(4)
 
 
+def test_test_parts_have_their_share_of_the_rows():
+    assert (outer_folds(100, 3, test_fraction=0.29) == 0).sum() == 29
+    assert (outer_folds(105, 3, test_fraction=0.29) == 2).sum() == 30, "30.45 rows are 30"
+
+
 def test_inner_split_is_seeded_disjoint_and_complete():
     rows = np.arange(100, 200)
     train, validation = inner_split(rows, 0.1, seed=3, fold=1)

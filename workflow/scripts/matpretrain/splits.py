@@ -30,7 +30,7 @@ def outer_folds(n_rows, n_folds=5, seed=MATBENCH_SEED, groups=None, test_fractio
     if test_fraction is None:
         parts = [test for _, test in KFold(n_folds, shuffle=True, random_state=seed).split(units)]
     else:
-        size = max(1, int(test_fraction * len(units)))
+        size = max(1, int(round(test_fraction * len(units), 6)))  # 0.29 * 100 is 28.999...
         if size * n_folds > len(units):
             raise ValueError(f"{n_folds} test parts of {test_fraction:g} of the rows overlap")
         parts = np.random.default_rng(seed).permutation(len(units))[: size * n_folds].reshape(n_folds, size)
