@@ -4,6 +4,7 @@ import pytest
 from conftest import PROJECT, overlaid
 from entries import SSL, model, strategy
 
+from matpretrain import networks
 from matpretrain.configuration import check
 from matpretrain.networks import first_alike
 from matpretrain.provenance import parameters, pretext_tasks
@@ -156,3 +157,8 @@ def test_what_a_network_is_made_from_is_read_off_its_module():
     assert parameters("finder", "Model")["layers"] == 2 and parameters("finder", "Model")["readout"] is True
     with pytest.raises(KeyError):
         parameters("statistics", "Model")
+
+
+def test_arguments_of_a_baseline_with_keywords_are_its_own_matter(monkeypatch):
+    monkeypatch.setattr(networks, "parameters", lambda module, name: None)
+    networks._check_baseline("models.mine", {"estimator": "boosting", "arguments": {"rounds": 5}})

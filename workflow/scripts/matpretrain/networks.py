@@ -101,7 +101,8 @@ def _check_baseline(key, entry):
         known = parameters("estimators", estimator)
     except KeyError:
         refuse(f"{key}.estimator", f"matpretrain/estimators.py has no function {estimator}; name another or write it")
-    _check_names(key, entry, estimator, [argument for argument in known if argument != "seed"])
+    if known is not None:
+        _check_names(key, entry, estimator, [argument for argument in known if argument != "seed"])
 
 
 def _check_encoders(key, entry, names, config):
