@@ -6,7 +6,7 @@ from conftest import SIZES, TASKS
 from prepare_dataset import prepare_dataset, shared
 
 from matpretrain import sources
-from matpretrain.files import read_csv
+from matpretrain.files import DataError, read_csv
 from matpretrain.splits import inner_split, outer_folds
 from matpretrain.supervised import Training
 
@@ -152,3 +152,19 @@ def test_compositions_in_several_folds_are_told(tmp_path, fault):
     assert not said(matbench="mine"), "official folds are not for the user to change"
     assert said(matbench="mine", split_seed=1)
     assert shared(np.array([0, 0, 1, 1, 2]), np.array([0, 1, 2, 2, -1])).tolist() == [True, True, False, False, False]
+
+
+@pytest.mark.parametrize(
+    ("rows", "changes"),
+    [
+        (["Fe,2", "Fe2,3", "O2,2", "O2,4", "Si,2"], {"one_per_composition": "lowest"}),
+        (["Fe,2", "Og,3", "O2,2", "OgFe,4", "Si,2"], {}),
+    ],
+)
+def test_targets_of_the_rows_that_are_left_differ(tmp_path, rows, changes):
+    path = tmp_path / "mine.csv"
+    path.write_text("\n".join(["formula,gap", *rows]))
+    outputs = tmp_path / "table.csv", tmp_path / "compositions.npz"
+    with pytest.raises(DataError, match="gap is 2 in all rows"):
+        prepare_dataset("mine", {"target": "gap", "n_folds": 2} | changes, path, "csv", "drop", *outputs, print)
+    assert not any(output.exists() for output in outputs)

@@ -68,7 +68,6 @@ def prepare_dataset(name, entry, path, kind, unknown_elements, table_path, compo
     given, official = "fold" in table, "matbench" in entry and not any(key in entry for key in SPLIT)
     grouped, keep = entry.get("split") == "group_by_formula", entry.get("one_per_composition")
     check_count(table, where, entry.get("mirror_samples", expected) if kind == "mirror" else expected)
-    check_spread(table, where, entry["target"])
     late = grouped or keep
     if "fold" not in table and not late:  # of all rows: where some are dropped, the others stay in their (official) folds
         table = with_folds(table, where, entry)
@@ -88,6 +87,7 @@ def prepare_dataset(name, entry, path, kind, unknown_elements, table_path, compo
         say(f"one row per composition, that of the {keep} target")
     if not len(table):
         raise DataError(f"{where}: none of {n_read} rows is left; see the rows dropped above, and correct or replace the file")
+    check_spread(table, where, f"log10 of {entry['target']}" if entry.get("log10") else entry["target"])
     if "fold" not in table:
         table = with_folds(table, where, entry, number if grouped else None)
     elif not fold_numbers(table["fold"]):
