@@ -141,9 +141,11 @@ def crossovers(grid, eps):
 
 
 def near_zero(grid, eps, at):
-    """Width in eV of the region around the energy `at` in which |eps_re| < 1 at every known point."""
+    """Width in eV of the region around the energy `at` in which |eps_re| < 1 at every known point; 0 where the nearest has more."""
     inside = np.abs(eps.real) < 1
     k = int(np.argmin(np.abs(grid - at)))
+    if not inside[k]:
+        return 0.0
     low = high = k
     while low > 0 and inside[low - 1]:
         low -= 1
