@@ -5,14 +5,14 @@ import numpy as np
 from matpretrain import plots
 from matpretrain.files import read_csv
 from matpretrain.jobs import job
-from matpretrain.statistics import total_std
+from matpretrain.statistics import ensemble, total_std
 
 if __name__ == "__main__":
     with job(snakemake):
         p = snakemake.params
         test = read_csv(snakemake.input.predictions, dtype={"id": str}).query("part == 'test'")
-        mean = test.groupby("id", sort=False).agg({"target": "first", "prediction": "mean"})
-        std = total_std(test).reindex(mean.index).to_numpy()
+        mean = ensemble(test)
+        std = total_std(test).reindex(mean["id"]).to_numpy()
         std = None if np.isnan(std).any() else std
         score = "MAE over all rows" if test["seed"].nunique() == 1 else "ensemble MAE over all rows"
         plots.style()

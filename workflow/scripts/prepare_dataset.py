@@ -27,7 +27,7 @@ from matpretrain.splits import SPLIT, fold_numbers
 NAMED = 20  # dropped rows whose ids are printed
 
 
-def read(name, entry, path, kind):
+def read(entry, path, kind):
     """Table (id, formula, target) of a registry entry; kind is csv, mirror, download or embedded.
 
     Where the entry has structures also the column structure, which names that of the row: in a mirror the name that the
@@ -63,7 +63,7 @@ def shared(number, fold):
 def prepare_dataset(name, entry, path, kind, unknown_elements, table_path, compositions_path, say):
     """Validate a dataset, assign its outer folds and encode its formulas."""
     where = path or f"dataset {name}"
-    table = read(name, entry, path, kind)
+    table = read(entry, path, kind)
     n_read, among, expected = len(table), True, entry.get("n_samples")
     given, official = "fold" in table, "matbench" in entry and not any(key in entry for key in SPLIT)
     grouped, keep = entry.get("split") == "group_by_formula", entry.get("one_per_composition")
