@@ -6,6 +6,7 @@ import pytest
 from conftest import PROJECT, TASKS
 from scipy import stats
 from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
+from tabulate_tests import over_datasets
 
 from matpretrain import statistics
 from matpretrain.data import read_table
@@ -230,6 +231,14 @@ def test_errors_that_rounding_alone_tells_apart_are_the_same():
     rounding = mean_ratio(np.full(5, 2.2e-16), 0.25)
     assert (rounding["t"], rounding["p"], rounding["change"]) == (0.0, 1.0, 0.0)
     assert mean_ratio(np.full(5, 1e-3), 0.25)["p"] < 1e-9
+    a = np.linspace(1, 2, 10)
+    assert statistics.wilcoxon(a, a * (1 - 4e-16)) == (0.0, 1.0)
+    assert statistics.wilcoxon(a, a * (1 - 1e-9))[1] < 0.01
+    assert np.isnan(statistics.paired_t([np.nan, 1.0], [1.0, 1.0])).all()
+    nested = compare_nested(nested_scores({"first": [1 - 4e-16] * 3, "second": [0.9] * 3}), "b", "a").set_index("dataset")
+    assert nested["wins"].to_dict() == {"first": 0, "second": 2, "all": 2}
+    part = pd.DataFrame({"mae_a": [1.0 - 2e-16, 0.9e-6], "mae_b": [1.0, 1e-6], "paper_change": 0.0, "model": "b", "scratch": "a"})
+    assert over_datasets(part)["wins"] == 1
 
 
 def test_sign_flips_are_counted_exactly():

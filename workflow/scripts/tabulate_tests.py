@@ -5,7 +5,7 @@ import pandas as pd
 
 from matpretrain.files import read_csv, write_csv, write_text
 from matpretrain.jobs import job
-from matpretrain.statistics import CHANGES, COMPARED, compare, mean_ratio, with_holm
+from matpretrain.statistics import CHANGES, COMPARED, compare, mean_ratio, with_holm, without_rounding
 from matpretrain.tables import ALL, markdown_table
 
 PAPER = ("paper_t", "paper_p", "suspect")
@@ -45,7 +45,7 @@ def over_datasets(part):
     """The mean change of a network over datasets, the units of its test and interval: log ratios of the MAEs."""
     ratios = np.log(part["mae_a"] / part["mae_b"])
     printed = np.log1p(part["paper_change"] / 100).mean(skipna=False)  # none where the paper lacks a dataset
-    row = {"dataset": ALL, "n_datasets": len(part), "wins": (ratios < 0).sum(), "paper_change": 100 * np.expm1(printed)}
+    row = {"dataset": ALL, "n_datasets": len(part), "wins": (without_rounding(ratios, 1) < 0).sum(), "paper_change": 100 * np.expm1(printed)}
     return row | part.iloc[0][["model", "scratch"]].to_dict() | mean_ratio(ratios.to_numpy(), 0.0)
 
 

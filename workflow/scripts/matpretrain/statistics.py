@@ -110,16 +110,27 @@ def corrected_paired_t(a, b, test_to_train):
     mean, error, k = _mean_difference(a, b, test_to_train)
     if k < 2:
         return np.nan, np.nan
-    if max(error, abs(mean)) <= ROUNDING * np.abs([a, b]).max():
+    if mean == error == 0:
         return 0.0, 1.0
     with np.errstate(divide="ignore"):
         t = mean / np.float64(error)
     return float(t), float(2 * stats.t.sf(abs(t), k - 1))
 
 
+def _difference(a, b):
+    """a - b of two score vectors [k], without rounding."""
+    a, b = np.asarray(a, float), np.asarray(b, float)
+    return without_rounding(a - b, np.abs([a, b]).max(initial=0))
+
+
+def without_rounding(difference, scale):
+    """Differences, zero where they are rounding of scores as large as `scale`; that of logarithms of ratios is 1."""
+    return np.where(np.abs(difference) <= ROUNDING * scale, 0.0, difference)
+
+
 def _mean_difference(a, b, test_to_train):
     """Mean of a - b over k folds, its corrected standard error (NaN for one fold), and k."""
-    difference = np.asarray(a, float) - np.asarray(b, float)
+    difference = _difference(a, b)
     k = len(difference)
     return difference.mean(), np.sqrt((1 / k + test_to_train) * difference.var(ddof=1)) if k > 1 else np.nan, k
 
@@ -163,7 +174,7 @@ def wilcoxon(a, b):
 
     NaN for fewer than two folds.
     """
-    difference = np.asarray(a, float) - np.asarray(b, float)
+    difference = _difference(a, b)
     if len(difference) < 2:
         return np.nan, np.nan
     if not np.any(difference):
@@ -272,7 +283,7 @@ def compare_nested(scores, model, against):
     both = scores.loc[model].join(scores.loc[against]["mae"].rename("other"), how="inner").reset_index()
     both["ratio"] = np.log(both["mae"] / both["other"])
     cells = both.groupby(["dataset", "size"], sort=False)[["mae", "other"]].mean().reset_index()
-    cells["won"] = cells["mae"] < cells["other"]
+    cells["won"] = without_rounding(np.log(cells["mae"] / cells["other"]), 1) < 0
     rows, means = [], []
     for dataset, part in both.groupby("dataset", sort=False):
         folds = part.groupby("fold")["ratio"].mean().to_numpy()
@@ -292,7 +303,7 @@ def compare_nested(scores, model, against):
 
 def mean_ratio(logs, test_to_train):
     """{column: value} of CHANGES, t and p: the mean of logarithms of ratios [k] as a change in %, its interval and corrected test."""
-    logs, zeros = np.where(np.abs(logs) > ROUNDING, logs, 0.0), np.zeros(len(logs))
+    logs, zeros = without_rounding(logs, 1), np.zeros(len(logs))
     low, high = corrected_interval(logs, zeros, test_to_train)
     t, p = corrected_paired_t(logs, zeros, test_to_train)
     return dict(zip(CHANGES, 100 * np.expm1([logs.mean(), low, high]), strict=True)) | {"t": t, "p": p}
