@@ -12,6 +12,7 @@ from matpretrain.calibration import NORMAL, deviation_factor
 
 # Standard deviation of targets below which they are scaled up: scikit-learn splits no node whose variance is below 2.2e-16.
 SMALL = 1e-3
+FAR = 1e4  # mean of targets beside their deviation from which on it is taken off: impurities are differences of squares
 STATISTICS = {"median": np.nanmedian, "mean": np.nanmean}  # out of bag, a tree that has seen a row says NaN
 
 
@@ -44,7 +45,8 @@ class Forest:
         """
         std = target.std() or 1.0
         self.unit = 1.0 if std > SMALL else 2.0 ** np.floor(np.log2(std))  # a power of two: nothing is rounded
-        self.forest.fit(features, target / self.unit)
+        self.offset = target.mean() if abs(target.mean()) > FAR * std else 0.0
+        self.forest.fit(features, (target - self.offset) / self.unit)
         trees = self.out_of_bag(features, groups)
         errors, unseen = out_of_bag_errors(trees, target, STATISTICS if self.prediction == "auto" else [self.prediction])
         self.statistic = min(errors, key=lambda name: errors[name].mean())
@@ -54,7 +56,7 @@ class Forest:
     def trees(self, features):
         """Predictions [trees, rows] of the trees for features [rows, n], in the unit of the target."""
         features = np.asarray(features, np.float32)  # what trees compare with
-        return np.stack([tree.predict(features) for tree in self.forest.estimators_]) * self.unit
+        return np.stack([tree.predict(features) for tree in self.forest.estimators_]) * self.unit + self.offset
 
     def out_of_bag(self, features, groups=None):
         """Predictions [trees, rows] for the rows it was fitted to, NaN where a tree has seen the row or one of its group [rows]."""
