@@ -2,6 +2,7 @@ import re
 
 import group_structures
 import numpy as np
+import pandas as pd
 import prepare_corpus
 import pretrain
 import pytest
@@ -202,3 +203,11 @@ def test_probe_of_a_linear_target_is_near_zero_and_of_noise_is_not():
     assert probes.probe(features, linear, fold).max() < 0.02 * np.abs(linear - linear.mean()).mean()
     noise = generator.normal(size=200)
     assert probes.probe(features, noise, fold).mean() > 0.7 * np.abs(noise).mean()
+
+
+def test_a_probe_on_one_fold_has_no_spread(monkeypatch):
+    from matpretrain import probes
+
+    monkeypatch.setattr(probes, "embed", lambda encoder, inputs: inputs)
+    features, table = np.random.default_rng(0).normal(size=(20, 3)), pd.DataFrame({"target": range(20), "fold": [0] * 5 + [-1] * 15})
+    assert np.isnan(probes.probe_all([(0, 0, None)], features, table, print)["mae_std"]).all()

@@ -147,6 +147,8 @@ def test_improvements_by_hand(subset_table):
     assert by_size.loc["30", "improvement_std"] == pytest.approx(100 * ratio.std())
     assert by_size["paper_improvement"].dropna().to_dict() == {"mean": 4.67}
     assert subset_table.query("model == 'roost'")["improvement"].isna().all()
+    one = pd.Series([0.9])
+    assert np.isnan(tabulate_subsets.improvements(one, one)[1]), "one fold has no spread"
 
 
 def test_a_table_without_the_reference_has_no_improvement():

@@ -4,7 +4,7 @@ import pandas as pd
 
 from matpretrain.files import read_csv, write_csv
 from matpretrain.jobs import job
-from matpretrain.statistics import power_law, summarise
+from matpretrain.statistics import power_law, spread, summarise
 from matpretrain.subsets import FULL
 
 COLUMNS = [
@@ -16,8 +16,8 @@ MEAN = "mean"  # in place of a size: the mean over all but FULL
 
 def improvements(of, over):
     """Improvement in % of the mean of MAEs [k] over that of other MAEs [k] of the same folds, and its population standard
-    deviation over the folds."""
-    return 100 * (1 - of.mean() / over.mean()), (100 * (1 - of / over)).std(ddof=0)
+    deviation over the folds (statistics.spread)."""
+    return 100 * (1 - of.mean() / over.mean()), spread(100 * (1 - of / over))
 
 
 def our_rows(scores, reference):

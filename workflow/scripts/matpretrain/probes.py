@@ -7,6 +7,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from matpretrain.splits import fold_numbers
+from matpretrain.statistics import spread
 from matpretrain.weights import embed
 
 PENALTIES = np.logspace(-6, 5, 23)  # ridge penalties, chosen on the training rows by leave-one-out
@@ -42,6 +43,6 @@ def probe_all(encoders, inputs, table, say):
     rows = []
     for epoch, seed, encoder in encoders:
         mae = probe(embed(encoder, inputs), table["target"].to_numpy(), table["fold"].to_numpy())
-        rows.append({"epoch": epoch, "seed": seed, "mae_mean": mae.mean(), "mae_std": mae.std(ddof=0)})
+        rows.append({"epoch": epoch, "seed": seed, "mae_mean": mae.mean(), "mae_std": spread(mae)})
         say("epoch {epoch}, seed {seed}: MAE {mae_mean:.4g} ± {mae_std:.2g}".format(**rows[-1]))
     return pd.DataFrame(rows)

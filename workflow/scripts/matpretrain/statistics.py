@@ -74,6 +74,11 @@ def fold_scores(predictions, n_rows=None):
     return scores.join(n_rows - tested, on=["seed", "fold"])
 
 
+def spread(values):
+    """Population standard deviation of the values [k] of folds; NaN for one, which has none."""
+    return np.std(values) if len(values) > 1 else np.nan
+
+
 def summarise(scores):
     """Mean over folds and population standard deviation over folds (NaN for one) of the MAE, each fold averaged over seeds first.
 
@@ -83,7 +88,7 @@ def summarise(scores):
     folds = scores.groupby("fold")["mae"].mean()
     return {
         "mae_mean": folds.mean(),
-        "mae_std": folds.std(ddof=0) if len(folds) > 1 else np.nan,
+        "mae_std": spread(folds),
         "n_folds": len(folds),
         "n_seeds": scores["seed"].nunique(),
     }
