@@ -209,6 +209,9 @@ def test_blanks_around_ids_and_byte_order_marks_are_taken_off(tmp_path):
     path.write_text("\ufeff" + entry(id=" a ") + "\n")
     cif = Structure(np.eye(3) * 3, ["Fe"], [[0, 0, 0]]).to(fmt="cif")
     (tmp_path / "some.csv").write_text(f'\ufeffid,cif\n b ,"{cif}"\n'.replace("'", ""))
+    packed = tmp_path / "cifs.CSV.gz"
+    packed.write_bytes(gzip.compress((tmp_path / "some.csv").read_bytes()))
+    assert [identity for identity, *_ in crystal.read_structures(packed)] == ["b"]
     assert [[s[0] for s in crystal.read_structures(tmp_path / f"some.{end}")] for end in ("jsonl", "csv")] == [["a"], ["b"]]
     packed = tmp_path / "some.jsonl.gz"
     packed.write_bytes(gzip.compress(path.read_bytes()))

@@ -9,6 +9,7 @@ results/figures/pretraining/{pretraining}.png and results/figures/crystals/{pret
 OF_CRYSTALS = [
     p for p, entry in config["pretraining"].items() if structures_read(entry)
 ]
+LEARNING = [p for p, entry in config["pretraining"].items() if entry["tasks"]]
 
 
 rule prepare_corpus:
@@ -140,6 +141,8 @@ rule plot_pretraining:
         ),
     log:
         "logs/figures/pretraining/{pretraining}.log",
+    wildcard_constraints:
+        pretraining=names_or_none(LEARNING),
     conda:
         "../../envs/analysis.yaml"
     params:

@@ -82,7 +82,7 @@ def lattice_matrix(parameters):
 
 def read_structures(path):
     """Yield the structures of a .jsonl or .jsonl.gz file, of a folder of .cif files (their id is the file stem), or of a .csv
-    file, or a folder of them, with columns id (or ID) and cif. Capitals in .CIF and .CSV are the same.
+    or .csv.gz file, or a folder of .csv files, with columns id (or ID) and cif. Capitals in .CIF and .CSV are the same.
 
     A line of a .jsonl file is an object with id, lattice (a, b, c, alpha, beta, gamma), species and frac_coords. Blanks around
     ids are taken off, as around those of tables.
@@ -96,7 +96,7 @@ def read_structures(path):
     inside = {end: sorted(file for file in path.glob("*") if file.name.lower().endswith(end)) for end in (".cif", ".csv")}
     if inside[".cif"]:
         entries = _parse_cifs((str(file), file.stem, file) for file in inside[".cif"])
-    elif inside[".csv"] or path.suffix.lower() == ".csv":
+    elif inside[".csv"] or path.name.lower().endswith((".csv", ".csv.gz")):
         entries = _parse_cifs(entry for table in inside[".csv"] or [path] for entry in _cif_column(table))
     else:
         entries = [] if path.is_dir() else _json_lines(path)
