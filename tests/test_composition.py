@@ -68,13 +68,22 @@ def test_what_stands_behind_a_blank_is_no_atoms(formula):
     ],
 )
 def test_the_number_of_a_second_compound_is_no_decimal(formula, dot):
-    with pytest.raises(ValueError, match=re.escape(f"holds '{dot}' between two compounds: write the second one in parentheses")):
+    with pytest.raises(
+        ValueError, match=re.escape(f"holds '{dot}' between two compounds: write the second one in parentheses")
+    ):
         parse_formula(formula)
 
 
 @pytest.mark.parametrize(
     "formula",
-    ["LiNi0.8Co0.2O2", "Ba0.5Sr0.5TiO3", "Ba.5Sr.5TiO3", "(CH3NH3)0.5(CH5N2)0.5PbI3", "La1.85Sr0.15CuO4", "Na1.0C2.0H3.0O2.0C1.05"],
+    [
+        "LiNi0.8Co0.2O2",
+        "Ba0.5Sr0.5TiO3",
+        "Ba.5Sr.5TiO3",
+        "(CH3NH3)0.5(CH5N2)0.5PbI3",
+        "La1.85Sr0.15CuO4",
+        "Na1.0C2.0H3.0O2.0C1.05",
+    ],
 )
 def test_shares_are_decimals(formula):
     parse_formula(formula)

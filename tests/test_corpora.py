@@ -209,5 +209,8 @@ def test_a_probe_on_one_fold_has_no_spread(monkeypatch):
     from matpretrain import probes
 
     monkeypatch.setattr(probes, "embed", lambda encoder, inputs: inputs)
-    features, table = np.random.default_rng(0).normal(size=(20, 3)), pd.DataFrame({"target": range(20), "fold": [0] * 5 + [-1] * 15})
+    features, table = (
+        np.random.default_rng(0).normal(size=(20, 3)),
+        pd.DataFrame({"target": range(20), "fold": [0] * 5 + [-1] * 15}),
+    )
     assert np.isnan(probes.probe_all([(0, 0, None)], features, table, print)["mae_std"]).all()

@@ -75,7 +75,9 @@ def test_a_crossing_is_found_where_it_is():
     inside = fine[np.abs(lorentz(fine).real) < 1]
     assert width == pytest.approx(min(inside.max(), 12.4) - inside.min(), abs=0.2)
     steep = np.array([0.5, 0.5, 3.0, -9.0, -0.5]) + 0j
-    assert near_zero(np.arange(5.0), steep, crossovers(np.arange(5.0), steep)[0][0]) == 0, "no point beside the crossing is inside"
+    assert near_zero(np.arange(5.0), steep, crossovers(np.arange(5.0), steep)[0][0]) == 0, (
+        "no point beside the crossing is inside"
+    )
     gap = np.where((GRID > 8) & (GRID < 9.5), np.nan, eps)
     assert len(crossovers(GRID, gap)[0]) == len(at) - 1, "what is unknown does not cross"
 

@@ -237,7 +237,9 @@ def test_errors_that_rounding_alone_tells_apart_are_the_same():
     assert np.isnan(statistics.paired_t([np.nan, 1.0], [1.0, 1.0])).all()
     nested = compare_nested(nested_scores({"first": [1 - 4e-16] * 3, "second": [0.9] * 3}), "b", "a").set_index("dataset")
     assert nested["wins"].to_dict() == {"first": 0, "second": 2, "all": 2}
-    part = pd.DataFrame({"mae_a": [1.0 - 2e-16, 0.9e-6], "mae_b": [1.0, 1e-6], "paper_change": 0.0, "model": "b", "scratch": "a"})
+    part = pd.DataFrame(
+        {"mae_a": [1.0 - 2e-16, 0.9e-6], "mae_b": [1.0, 1e-6], "paper_change": 0.0, "model": "b", "scratch": "a"}
+    )
     assert over_datasets(part)["wins"] == 1
 
 

@@ -45,7 +45,12 @@ def over_datasets(part):
     """The mean change of a network over datasets, the units of its test and interval: log ratios of the MAEs."""
     ratios = np.log(part["mae_a"] / part["mae_b"])
     printed = np.log1p(part["paper_change"] / 100).mean(skipna=False)  # none where the paper lacks a dataset
-    row = {"dataset": ALL, "n_datasets": len(part), "wins": (without_rounding(ratios, 1) < 0).sum(), "paper_change": 100 * np.expm1(printed)}
+    row = {
+        "dataset": ALL,
+        "n_datasets": len(part),
+        "wins": (without_rounding(ratios, 1) < 0).sum(),
+        "paper_change": 100 * np.expm1(printed),
+    }
     return row | part.iloc[0][["model", "scratch"]].to_dict() | mean_ratio(ratios.to_numpy(), 0.0)
 
 
