@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from small_problem import recipe
 
 from matpretrain.composition import element_fractions, formula_keys, matscholar_vectors, parse_formulas
+from matpretrain.files import DataError
 from matpretrain.splits import hold_out
 
 FAULTS = "Corpora"
@@ -133,6 +134,16 @@ def test_the_weights_kept_of_an_epoch_are_those_that_were_evaluated(tmp_path):
     for name, tensor in encoder.state_dict().items():
         assert torch.equal(kept[2][name], tensor), name
     assert any(not torch.equal(kept[1][name], kept[2][name]) for name in kept[1])
+
+
+def test_a_corpus_too_small_for_correlations_over_batches_is_refused(tmp_path):
+    np.savez(tmp_path / "compositions.npz", **parsed("Fe2O3", "NaCl", "KCl", "MgO", "Si", "BaTiO3", "LiFePO4", "GaAs").arrays())
+    np.save(tmp_path / "elements.npy", np.nan_to_num(matscholar_vectors()))
+    with pytest.raises(DataError, match="6 examples to train on make batches of 2, and barlow_twins needs 4 rows; name a larger"):
+        pretrain.pretrain(
+            tmp_path / "compositions.npz", tmp_path / "elements.npy", {}, "roost", {}, {"barlow_twins": {}},
+            recipe(epochs=1, batch_size=128, min_steps=3), 0.25, 0, "cpu", tmp_path, lambda text: None,
+        )  # fmt: skip
 
 
 def test_validation_losses_of_all_epochs_have_the_same_masks(tmp_path):

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 
 from matpretrain.devices import claim_device, describe
-from matpretrain.files import copy_file, sha256, write_csv
+from matpretrain.files import DataError, copy_file, sha256, write_csv
 from matpretrain.jobs import job
 from matpretrain.objectives import Pretext
 from matpretrain.provenance import environment
@@ -72,6 +72,9 @@ def pretrain(examples_path, elements_path, target_paths, encoder, arguments, tas
         tasks: {task: options} as in the registry; none leaves the encoder as it was initialised.
         state: folder from which an interrupted run goes on; its epochs/ receives the encoder before training (0000) and
             after each epoch.
+
+    Raises:
+        DataError: a corpus so small that batches have fewer rows than a task needs; as training.fit.
     """
     network = importlib.import_module(f"matpretrain.{encoder}")
     inputs = getattr(network, "CorpusInputs", network.Inputs).read(examples_path, device)
@@ -87,6 +90,12 @@ def pretrain(examples_path, elements_path, target_paths, encoder, arguments, tas
     model = Pretext(network.Encoder(**vectors, **arguments), tasks, targets).to(device)
     say(f"{len(train)} examples, {len(validation)} for validation, {torch.get_num_threads()} threads on {describe(device)}")
     batch, cost = recipe.batch_for(len(train)), getattr(inputs, "cost", None)
+    for name, task in model.tasks.items():
+        if batch < getattr(task, "least_rows", 1):
+            raise DataError(
+                f"{examples_path}: {len(train)} examples to train on make batches of {batch}, and {name} needs {task.least_rows} rows; "
+                "name a larger corpus, or lower min_steps of the strategy's recipe (pretraining_recipe)"
+            )
     train, validation = (torch.as_tensor(rows, device=device) for rows in (train, validation))
 
     def weight(rows):

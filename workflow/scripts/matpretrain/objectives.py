@@ -126,7 +126,12 @@ class BarlowTwins(nn.Module):
         off_diagonal: weight of the redundancy term (lambda).
         both_masked: mask both views, instead of one.
         masked_view_messages: False repeats a defect of the released code, whose masked graph has only self edges.
+
+    Attributes:
+        least_rows: rows of a batch below which correlations over it say nothing: one or two, standardised, are always the same.
     """
+
+    least_rows = 4
 
     def __init__(
         self, encoder, n_targets=0, width=1024, hidden=(), off_diagonal=0.0051, both_masked=False, masked_view_messages=True
