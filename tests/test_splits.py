@@ -1,14 +1,17 @@
 """Outer folds and inner validation splits."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import SIZES, TASKS
 from prepare_dataset import prepare_dataset, shared
+from small_problem import recipe
 
 from matpretrain import sources
+from matpretrain.composition import matscholar_vectors, parse_formulas
 from matpretrain.files import DataError, read_csv
 from matpretrain.splits import inner_split, outer_folds
-from matpretrain.supervised import Training
+from matpretrain.supervised import Training, train_members
 
 FAULTS = "Splits"
 
@@ -168,3 +171,38 @@ def test_targets_of_the_rows_that_are_left_differ(tmp_path, rows, changes):
     with pytest.raises(DataError, match="gap is 2 in all rows"):
         prepare_dataset("mine", {"target": "gap", "n_folds": 2} | changes, path, "csv", "drop", *outputs, print)
     assert not any(output.exists() for output in outputs)
+
+
+def grouped(**changes):
+    """A Training of two folds; the training part of fold 1 is a single group, of which none is held out."""
+    compositions, _ = parse_formulas(["Fe2O3"] * 4 + ["KCl", "MgO", "Si", "GaAs"])
+    table = pd.DataFrame({"id": [f"r{k}" for k in range(8)], "target": np.arange(8.0) ** 2, "fold": [0] * 4 + [1] * 4})
+    return Training(
+        table=table.assign(group=[0] * 4 + [1, 2, 3, 4]), examples=compositions, encoder="roost",
+        arguments={"element_vectors": np.nan_to_num(matscholar_vectors())}, weights=None, loss="l1",
+        recipe=recipe(**{"epochs": 2, "batch_size": 4, "select": "last"} | changes), inner_fraction=0.3, size=None, seed=0,
+        device="cpu",
+    )  # fmt: skip
+
+
+@pytest.mark.filterwarnings("error:Mean of empty slice")
+@pytest.mark.parametrize("order", [[0, 1], [1, 0]])
+def test_folds_without_validation_rows_train_beside_others(order):
+    training = grouped()
+    assert [len(training.split(fold)[1]) for fold in (0, 1)] == [1, 0]
+    together = dict(zip(order, train_members([(training, fold) for fold in order], print), strict=True))
+    for fold in (0, 1):
+        rows, history, _ = together[fold]
+        ((alone, history_alone, _),) = train_members([(training, fold)], print)
+        parts = ["validation"] * (fold == 0) + ["test"] * 4
+        assert rows["part"].tolist() == alone["part"].tolist() == parts
+        np.testing.assert_allclose(rows["prediction"], alone["prediction"], rtol=1e-4)
+        np.testing.assert_allclose(history["mae"], history_alone["mae"], rtol=1e-4)
+        assert history["mae"].isna().all() == (fold == 1)
+
+
+@pytest.mark.parametrize("changes", [{"select": "best"}, {"patience": 1}])
+def test_a_fold_without_validation_rows_selects_nothing(changes):
+    training = grouped(**changes)
+    with pytest.raises(DataError, match="^fold 1: no validation rows, .* set select: last and patience: 0"):
+        train_members([(training, 0), (training, 1)], print)

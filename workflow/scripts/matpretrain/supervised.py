@@ -13,6 +13,7 @@ from torch.func import vmap
 from matpretrain.calibration import LEAST_ROWS, deviation_factor
 from matpretrain.cohort import Cohort, level
 from matpretrain.composition import Compositions
+from matpretrain.files import DataError
 from matpretrain.members import fold_weights, keep
 from matpretrain.objectives import SUPERVISED
 from matpretrain.outputs import SCALES, decode, learned, n_outputs, smoothing
@@ -186,7 +187,7 @@ def train_members(members, say, state=None):
 
     Raises:
         Diverged, Stopped: as fit_cohort.
-        DataError: as initial_network.
+        DataError: a fold without validation rows where select or patience need some; as initial_network.
     """
     training = members[0][0]
     recipe, device, record = training.recipe, training.device, training.record()
@@ -196,8 +197,13 @@ def train_members(members, say, state=None):
     mean = [np.nanmean(to_learn[train]) for train, _, _ in splits]
     std = [np.nanstd(to_learn[train], ddof=1) for train, _, _ in splits]
     std = [own if own > 0 else 1.0 for own in std]
-    watched = len(splits[0][1]) > 0
+    watched = [len(validation) > 0 for _, validation, _ in splits]
     titles = [f"{own.name + ' ' * bool(own.name)}fold {fold}: " for own, fold in members]
+    if not all(watched) and (recipe.select == "best" or recipe.patience):
+        raise DataError(
+            f"{titles[watched.index(False)]}no validation rows, which select: best and patience need; set select: last and "
+            "patience: 0, or give the dataset a split that leaves every fold several groups to train on"
+        )
 
     loss, smoothed, inputs = SUPERVISED[training.loss][0], smoothing(record), training.inputs
     scaled = np.stack([(to_learn - m) / s for m, s in zip(mean, std, strict=True)])
@@ -211,25 +217,26 @@ def train_members(members, say, state=None):
         return vmap(loss)(smoothed(cohort(inputs, rows)), targets)
 
     def outputs(cohort, part):
-        """Of every member for its validation or test rows."""
-        rows = [torch.as_tensor(split[PARTS.index(part)], device=device) for split in splits]
-        return predict_members(cohort, inputs, rows, recipe)
+        """Of every member for its validation or test rows, of which some members may have none."""
+        asked = [split[PARTS.index(part)] for split in splits]
+        rows = [own if len(own) else train[:1] for own, (train, *_) in zip(asked, splits, strict=True)]
+        found = predict_members(cohort, inputs, [torch.as_tensor(own, device=device) for own in rows], recipe)
+        return [output[: len(own)] for output, own in zip(found, asked, strict=True)]
 
     def evaluate(cohort):
-        if not watched:
-            return [{"mae": math.nan}] * cohort.size
-        scores = []
-        for k, output in enumerate(outputs(cohort, "validation")):
-            error = learned(output, record, mean[k], std[k]) - validated[splits[k][1]]
-            scores.append({"mae": float(np.nanmean(np.abs(error)))})
+        scores = [{"mae": math.nan}] * cohort.size
+        for k, output in enumerate(outputs(cohort, "validation") if any(watched) else ()):
+            if watched[k]:
+                error = learned(output, record, mean[k], std[k]) - validated[splits[k][1]]
+                scores[k] = {"mae": float(np.nanmean(np.abs(error)))}
         return scores
 
     def report(rows):
-        for title, row in zip(titles, rows, strict=True):
+        for title, row, own in zip(titles, rows, watched, strict=True):
             if row and row["epoch"] % max(1, recipe.epochs // PROGRESS) == 0:
                 say(
                     f"{title}epoch {row['epoch']}/{recipe.epochs}, loss {row['loss']:.4f}, "
-                    + f"validation MAE {row['mae']:.4g}, " * watched
+                    + f"validation MAE {row['mae']:.4g}, " * own
                     + f"{row['seconds']:.0f} s"
                 )
 
@@ -245,10 +252,12 @@ def train_members(members, say, state=None):
         report=report,
         state=state,
     )
-    results, predicted = [], {part: outputs(cohort, part) for part in (PARTS[1:] if watched else PARTS[2:])}
+    results, predicted = [], {part: outputs(cohort, part) for part in (PARTS[1:] if any(watched) else PARTS[2:])}
     for k, (own, fold) in enumerate(members):
         parts = []
         for part, of_members in predicted.items():
+            if not len(of_members[k]):
+                continue
             prediction, deviation = decode(of_members[k], record, mean[k], std[k])
             rows = training.rows(splits[k][PARTS.index(part)], prediction=prediction, aleatoric_std=deviation)
             parts.append(rows.assign(fold=fold, seed=own.seed, part=part))
