@@ -12,7 +12,6 @@ from safetensors.torch import load_file
 from small_problem import recipe
 
 from matpretrain.composition import element_fractions, formula_keys, matscholar_vectors, parse_formulas
-from matpretrain.files import DataError
 from matpretrain.splits import hold_out
 
 FAULTS = "Corpora"
@@ -136,10 +135,11 @@ def test_the_weights_kept_of_an_epoch_are_those_that_were_evaluated(tmp_path):
     assert any(not torch.equal(kept[1][name], kept[2][name]) for name in kept[1])
 
 
-def test_a_corpus_too_small_for_correlations_over_batches_is_refused(tmp_path):
+def test_a_corpus_too_small_for_correlations_over_batches_is_refused(tmp_path, fault):
     np.savez(tmp_path / "compositions.npz", **parsed("Fe2O3", "NaCl", "KCl", "MgO", "Si", "BaTiO3", "LiFePO4", "GaAs").arrays())
     np.save(tmp_path / "elements.npy", np.nan_to_num(matscholar_vectors()))
-    with pytest.raises(DataError, match="6 examples to train on make batches of 2, and barlow_twins needs 4 rows; name a larger"):
+    line = "6 examples to train on make batches of 2, and barlow_twins needs 4 rows; name a larger"
+    with fault("A corpus too small for correlations over batches", line):
         pretrain.pretrain(
             tmp_path / "compositions.npz", tmp_path / "elements.npy", {}, "roost", {}, {"barlow_twins": {}},
             recipe(epochs=1, batch_size=128, min_steps=3), 0.25, 0, "cpu", tmp_path, lambda text: None,

@@ -142,11 +142,13 @@ def test_floats_are_read_as_they_were_written(tmp_path):
         ("Water of crystallisation in parentheses after a dot", "CuSO4.5(H2O)"),
         ("Ammonia after a dot", "MgCl2.6NH3"),
         ("Water of crystallisation after a dot and a number apart", "CuSO4.5 H2O"),
+        ("The number of a second compound after a dot", "CaO.2SiO2"),
         ("An oxidation state in a formula", "Fe(III)2O3"),
         ("A sign that formulas do not have", "Y3N@C80"),
         ("An amount of zero", "Fe0O"),
         ("A polytype behind a formula", "SiC 4H"),
         ("An amount that is nothing beside the other", "Fe1e50O"),
+        ("An amount that is nothing", "SiB1e-9"),
         ("Amounts whose sum overflows", "Fe1e308O1e308"),
     ],
 )

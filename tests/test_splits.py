@@ -202,7 +202,9 @@ def test_folds_without_validation_rows_train_beside_others(order):
 
 
 @pytest.mark.parametrize("changes", [{"select": "best"}, {"patience": 1}])
-def test_a_fold_without_validation_rows_selects_nothing(changes):
+def test_a_fold_without_validation_rows_selects_nothing(changes, fault):
     training = grouped(**changes)
-    with pytest.raises(DataError, match="^fold 1: no validation rows, .* set select: last and patience: 0"):
+    with fault(
+        "A fold of one group where weights are chosen by validation rows", "fold 1: no validation rows", "set select: last"
+    ):
         train_members([(training, 0), (training, 1)], print)
