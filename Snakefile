@@ -44,3 +44,6 @@ rule all:
         rules.tables.input,
         rules.figures.input,
         rules.matbench.input,
+
+
+include: "workflow/rules/targets.smk"

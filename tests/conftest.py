@@ -53,7 +53,7 @@ def overlaid(config, changes):
 
 def error_line(done):
     """The first line of a failed run that is meant for the user."""
-    lines = [line for line in done.text.splitlines() if "error:" in line or "config key" in line]
+    lines = [line for line in done.text.splitlines() if re.search(r"error:|config key|^target ", line)]
     assert len(lines) >= 1, done.text
     return lines[0]
 

@@ -242,6 +242,42 @@ def test_bad_configuration_names_the_key(checkout, fault, what, changes, words):
             "results/data/aflow_prototypes/compositions.npz",
             ["corpora.aflow_prototypes", "teacher: PATH", "add it"],
         ),
+        (
+            "A model that is misspelt in a target",
+            "results/finetune/exp_formation_energy/rost/predictions.csv",
+            ["'rost'", "registry of models", "roost"],
+        ),
+        (
+            "A dataset that is misspelt in a target",
+            "results/finetune/steels/roost/predictions.csv",
+            ["'steels'", "registry of datasets", "matbench_steels"],
+        ),
+        (
+            "A strategy that is misspelt in a target",
+            "results/pretrain/fll/encoder.safetensors",
+            ["'fll'", "registry of pretraining", "fl,"],
+        ),
+        (
+            "A prediction without an entry, as a target",
+            "results/predict/candidates.csv",
+            ["'candidates'", "registry of predict; add it"],
+        ),
+        (
+            "A size that is misspelt in a target",
+            "results/finetune/matbench_steels@20%/roost/predictions.csv",
+            ["'@20%' is no size", "@20pct"],
+        ),
+        (
+            "A file that is not made of a dataset, as a target",
+            "results/enz/matbench_steels/roost/scores.csv",
+            ["no such file for matbench_steels", "optical_constants"],
+        ),
+        ("A named target that is misspelt", "table", ["target table", "tables"]),
+        (
+            "A suffix that is misspelt in a target",
+            "results/finetune/matbench_steels/roost/predictions.cvs",
+            ["no rule makes such a file", "/predictions.csv"],
+        ),
     ],
 )
 def test_targets_that_cannot_be_made_name_the_key(checkout, fault, what, target, words):

@@ -135,15 +135,12 @@ def _check_references(config):
         references.append((f"predict.{prediction}.dataset", entry["dataset"], ["datasets"]))
         references.append((f"predict.{prediction}.model", entry["model"], ["models"]))
     for key, name, kinds in references:
-        known = list(chain(*(config[kind] for kind in kinds)))
-        if name not in known:
-            refuse(
-                key, f"{name!r} is not in the registry of {' or '.join(kinds)}; the nearest there are {_nearest(name, known)}"
-            )
+        if not any(name in config[kind] for kind in kinds):
+            refuse(key, unregistered(name, kinds, config))
     encoders = sorted({entry["encoder"] for entry in config["models"].values() if "encoder" in entry})
     for section in ("default_recipes", "encoder_recipes"):
         for name in config[section].keys() - {"all", *encoders}:
-            refuse(f"{section}.{name}", f"no model has this encoder; the nearest are {_nearest(name, encoders)}")
+            refuse(f"{section}.{name}", f"no model has this encoder; the nearest are {nearest(name, encoders)}")
     _check_large(config, encoders)
     for study, entry in config["subsets"].items():
         if entry["reference"] not in entry["models"]:
@@ -160,7 +157,15 @@ def _check_large(config, encoders):
             refuse(f"{key}.large", "it has no rows; say from how many training rows on these keys hold")
 
 
-def _nearest(name, known):
+def unregistered(name, kinds, config):
+    """Words on a name that none of some registries holds, and on the nearest there."""
+    known = list(chain(*(config[kind] for kind in kinds)))
+    remedy = f"the nearest there are {nearest(name, known)}" if known else "add it there"
+    return f"{name!r} is not in the registry of {' or '.join(kinds)}; {remedy}"
+
+
+def nearest(name, known):
+    """The three of some names that are most like another."""
     return ", ".join(sorted(known, key=lambda other: -SequenceMatcher(None, name, other).ratio())[:3])
 
 

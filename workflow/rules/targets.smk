@@ -1,0 +1,33 @@
+"""Targets that no rule makes end the call before anything is planned. No rules."""
+
+from matpretrain.targets import unmade
+from snakemake.cli import get_argument_parser
+
+
+def asked():
+    """Targets of the command line: Snakemake tells a workflow no others before it plans."""
+    if Path(sys.argv[0]).name not in ("snakemake", "__main__.py"):
+        return []
+    return get_argument_parser().parse_known_args()[0].targets
+
+
+def is_made(target):
+    """Whether a target is a rule, a file that is there, or one that a rule makes."""
+    return (
+        workflow.is_rule(target)
+        or Path(target).exists()
+        or any(rule.is_producer(target) for rule in workflow.rules)
+    )
+
+
+for target in asked():
+    target = target if os.path.isabs(target) else os.path.relpath(target)
+    if not is_made(target):
+        refuse(
+            unmade(
+                target,
+                [rule.name for rule in workflow.rules if not rule.has_wildcards()],
+                [str(file) for rule in workflow.rules for file in rule.output],
+                config,
+            )
+        )
