@@ -11,6 +11,8 @@ from runs import COLUMNS, FAST, error_line, write_config, write_csv_of_60
 
 from matpretrain.files import read_csv
 
+FAULTS = "The workflow: targets"
+
 
 def test_a_csv_and_three_keys_give_predictions(checkout):
     write_csv_of_60(checkout.folder)
@@ -249,3 +251,116 @@ def test_who_trains_together(checkout):
     assert {name for name, inputs in groups.items() if encoder in inputs} == {"mine/roost", "mine@20/roost"}
     assert groups["mine/roost"].split(", ").count(encoder) == 2  # a file for each of two seeds, which the job takes in turn
     assert "pretrain/fl" not in done.text
+
+
+@pytest.mark.parametrize(
+    ("what", "target", "words"),
+    [
+        (
+            "A target with a network of structures and a dataset of formulas",
+            "results/finetune/exp_formation_energy/megnet/predictions.csv",
+            ["datasets.exp_formation_energy", "no structures", "name a network of formulas"],
+        ),
+        (
+            "A target with a network of structures and spectra",
+            "results/finetune/optical_constants/finder-structure/predictions.csv",
+            ["datasets.optical_constants", "no structures"],
+        ),
+        (
+            "A target with a baseline and spectra",
+            "results/finetune/optical_constants/dummy/predictions.csv",
+            ["models.dummy", "baseline", "optical_constants holds spectra; name a network"],
+        ),
+        (
+            "The compositions of structures without a teacher, as a target",
+            "results/data/aflow_prototypes/compositions.npz",
+            ["corpora.aflow_prototypes", "teacher: PATH", "add it"],
+        ),
+        (
+            "A model that is misspelt in a target",
+            "results/finetune/exp_formation_energy/rost/predictions.csv",
+            ["'rost'", "registry of models", "roost"],
+        ),
+        (
+            "A dataset that is misspelt in a target",
+            "results/finetune/steels/roost/predictions.csv",
+            ["'steels'", "registry of datasets", "matbench_steels"],
+        ),
+        (
+            "A strategy that is misspelt in a target",
+            "results/pretrain/fll/encoder.safetensors",
+            ["'fll'", "registry of pretraining", "fl,"],
+        ),
+        (
+            "A prediction without an entry, as a target",
+            "results/predict/candidates.csv",
+            ["'candidates'", "registry of predict; add it"],
+        ),
+        (
+            "A size that is misspelt in a target",
+            "results/finetune/matbench_steels@20%/roost/predictions.csv",
+            ["'@20%' is no size", "@20pct"],
+        ),
+        (
+            "A file that is not made of a dataset, as a target",
+            "results/enz/matbench_steels/roost/scores.csv",
+            ["no such file for matbench_steels", "optical_constants"],
+        ),
+        ("A named target that is misspelt", "table", ["target table", "tables"]),
+        (
+            "A suffix that is misspelt in a target",
+            "results/finetune/matbench_steels/roost/predictions.cvs",
+            ["no rule makes such a file", "/predictions.csv"],
+        ),
+    ],
+)
+def test_targets_that_cannot_be_made_name_the_key(checkout, fault, what, target, words):
+    with fault(what, *words):
+        checkout.make("-n", "--", target)
+
+
+@pytest.mark.parametrize(
+    ("what", "target", "words"),
+    [
+        (
+            "Learning curves of a dataset outside the benchmark, as a target",
+            "results/figures/learning_curves/matbench_steels.png",
+            ["benchmark.datasets: matbench_steels is not among them", "add it there"],
+        ),
+        (
+            "Learning curves without a network, as a target",
+            "results/figures/learning_curves/mine.png",
+            ["benchmark.models: this figure shows networks", "none runs on mine; add one"],
+        ),
+        (
+            "Errors of a dataset outside the benchmark, as a target",
+            "results/figures/cumulative/mp_seebeck_p.png",
+            ["benchmark.datasets: mp_seebeck_p is not among them"],
+        ),
+        (
+            "Probes of no dataset, as a target",
+            "results/tables/probes.csv",
+            ["benchmark.probes: none of its datasets is in benchmark.datasets"],
+        ),
+        (
+            "A record of no Matbench task, as a target",
+            "results/matbench/dummy.json.gz",
+            ["benchmark.datasets: dummy runs on none", "a Matbench task; add one"],
+        ),
+        (
+            "Formulas for an encoder of crystals, as a target",
+            "results/features/mine/cdssl-aflow.npy",
+            ["no such file for cdssl-aflow, but for ssl-fl"],
+        ),
+        (
+            "A probe of an encoder of crystals on formulas, as a target",
+            "results/probes/mine/cdssl-aflow.csv",
+            ["no such file for cdssl-aflow, but for ssl-fl"],
+        ),
+    ],
+)
+def test_targets_that_the_benchmark_has_nothing_for_name_the_key(checkout, fault, what, target, words):
+    write_csv_of_60(checkout.folder)
+    benchmark = {"datasets": ["mine"], "models": ["rf-magpie", "dummy"], "probes": []}
+    with fault(what, *words):
+        checkout.make(*write_config(checkout.folder, benchmark=benchmark), "-n", "--", target)

@@ -36,9 +36,8 @@ rule plot_learning_curves:
     input:
         histories=lambda w: [
             path
-            for d, m in runs(TRAINED)
-            if d == w.dataset
-            for path in seed_files("history.csv", d, m)
+            for m in models_on(w.dataset, TRAINED, "networks")
+            for path in seed_files("history.csv", w.dataset, m)
         ],
     output:
         report(
@@ -126,9 +125,10 @@ rule plot_uncertainty:
 rule plot_cumulative:
     input:
         lambda w: [
-            f"results/finetune/{d}/{m}/predictions.csv"
-            for d, m in runs(WHOLE)
-            if d == w.dataset
+            f"results/finetune/{w.dataset}/{m}/predictions.csv"
+            for m in models_on(
+                w.dataset, WHOLE, "networks and baselines without a frozen encoder"
+            )
         ],
     output:
         report(

@@ -10,6 +10,7 @@ OF_CRYSTALS = [
     p for p, entry in config["pretraining"].items() if structures_read(entry)
 ]
 LEARNING = [p for p, entry in config["pretraining"].items() if entry["tasks"]]
+OF_FORMULAS = [p for p in config["pretraining"] if p not in OF_CRYSTALS]
 
 
 rule prepare_corpus:
@@ -182,6 +183,8 @@ rule embed_compositions:
         "results/features/{table}/{pretraining}.npy",
     log:
         "logs/features/{table}/{pretraining}.log",
+    wildcard_constraints:
+        pretraining=names_or_none(OF_FORMULAS),
     conda:
         "../../envs/torch.yaml"
     resources:

@@ -173,6 +173,8 @@ rule probe_encoder:
         "results/probes/{dataset}/{pretraining}.csv",
     log:
         "logs/probes/{dataset}/{pretraining}.log",
+    wildcard_constraints:
+        pretraining=names_or_none(OF_FORMULAS),
     conda:
         "../../envs/torch.yaml"
     resources:
@@ -193,6 +195,8 @@ rule probe_untrained:
         "results/probes/{dataset}/untrained/{pretraining}.csv",
     log:
         "logs/probes/{dataset}/untrained/{pretraining}.log",
+    wildcard_constraints:
+        pretraining=names_or_none(OF_FORMULAS),
     conda:
         "../../envs/torch.yaml"
     resources:
@@ -208,11 +212,10 @@ rule probe_untrained:
 
 rule tabulate_probes:
     input:
-        probes=[f"results/probes/{d}/{p}.csv" for d in PROBED for p in STRATEGIES],
-        untrained=[
+        probes=lambda w: [f"results/probes/{d}/{p}.csv" for d, p in probed()],
+        untrained=lambda w: [
             f"results/probes/{d}/untrained/{networks.first_alike(config, STRATEGIES, p)}.csv"
-            for d in PROBED
-            for p in STRATEGIES
+            for d, p in probed()
         ],
     output:
         csv=report(
@@ -235,12 +238,9 @@ rule tabulate_probes:
 
 rule record_matbench:
     input:
-        tables=lambda w: [
-            f"results/data/{d}/table.csv" for d in recorded_tasks(w.model)
-        ],
+        tables=lambda w: [f"results/data/{d}/table.csv" for d in recorded(w)],
         predictions=lambda w: [
-            f"results/finetune/{d}/{w.model}/predictions.csv"
-            for d in recorded_tasks(w.model)
+            f"results/finetune/{d}/{w.model}/predictions.csv" for d in recorded(w)
         ],
     output:
         "results/matbench/{model}.json.gz",

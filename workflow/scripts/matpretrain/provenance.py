@@ -120,9 +120,19 @@ def _closure(names):
 
 @cache
 def _parsed(name):
-    """Syntax tree without docstrings of a script or module, its text, and the modules of the package that it imports."""
+    """Syntax tree without docstrings of a script or module, its text, and the modules of the package that it imports.
+
+    Raises:
+        DataError: it is no Python.
+    """
+    from matpretrain.files import DataError
+
     script = PACKAGE.parent / f"{name}.py"
-    tree = ast.parse((script if script.exists() else PACKAGE / f"{name}.py").read_text())
+    path = script if script.exists() else PACKAGE / f"{name}.py"
+    try:
+        tree = ast.parse(path.read_text())
+    except SyntaxError as error:
+        raise DataError(f"{path}: line {error.lineno}: no Python ({error.msg}); correct it") from None
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, clean=False) is not None:
             node.body = node.body[1:]

@@ -39,8 +39,7 @@ def unmade(target, named, patterns, config):
 
 
 def _misfits(target, pattern):
-    """{wildcard: (its value, [names that fit])} of the wildcards whose constraints the parts of a target do not meet; None where the
-    target has another form."""
+    """{wildcard: (its value, [names that fit])} of the parts of a target that meet no constraint; None where its form is another."""
     form, end = "", 0
     for wildcard in WILDCARD.finditer(pattern):
         value = "@[^/]*|" if wildcard[1] == "subset" else "[^/@]+"

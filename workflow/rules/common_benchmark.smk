@@ -1,0 +1,38 @@
+"""What figures, tables and records show of the benchmark; where it has nothing for them, the key to set. No rules."""
+
+
+def models_on(dataset, models, kind):
+    """Those of some models that run on a dataset in the benchmark, whose figures show nothing else."""
+    found = [m for d, m in runs(models) if d == dataset]
+    if dataset not in DATASETS:
+        refuse(
+            f"config key benchmark.datasets: {dataset} is not among them, whose runs this figure shows; add it there"
+        )
+    if not found:
+        refuse(
+            f"config key benchmark.models: this figure shows {kind}, of which none runs on {dataset}; add one there"
+        )
+    return found
+
+
+def probed():
+    """(dataset, strategy) of the probes in their table."""
+    if not PROBED:
+        refuse(
+            "config key benchmark.probes: none of its datasets is in benchmark.datasets; name one that is"
+        )
+    if not STRATEGIES:
+        refuse(
+            "config key benchmark.models: none starts from a pretrained encoder, which probes follow; add one there"
+        )
+    return [(d, p) for d in PROBED for p in STRATEGIES]
+
+
+def recorded(wildcards):
+    """Tasks in the record of a model for Matbench."""
+    tasks = recorded_tasks(wildcards.model)
+    if not tasks:
+        refuse(
+            f"config key benchmark.datasets: {wildcards.model} runs on none that is a Matbench task; add one there"
+        )
+    return tasks
