@@ -142,6 +142,14 @@ def test_another_folder_is_refused_before_anything_is_read(checkout, tmp_path_fa
             {"pretraining": {"ssl": {"corpus": "absent"}}},
             ["pretraining.ssl.corpus", "'absent'", "registry of corpora"],
         ),
+        (
+            "A dataset that matminer does not have",
+            {
+                "datasets": {"mine": {"matminer": "dielectric_constants", "target": "n", "unit": "unitless"}},
+                "benchmark": {"datasets": ["mine"]},
+            },
+            ["datasets.mine.matminer", "'dielectric_constants'", "the nearest are dielectric_constant,"],
+        ),
         ("A pretext task that does not exist", {"pretraining": {"ssl": {"tasks": {"puzzle": {}}}}}, ["ssl.tasks", "'puzzle'"]),
         (
             "A corpus with the name of a dataset",
@@ -161,7 +169,7 @@ def test_another_folder_is_refused_before_anything_is_read(checkout, tmp_path_fa
         (
             "A corpus that only a mirror has, without a mirror",
             {"pretraining": {"ssl": {"corpus": "oqmd"}}},
-            ["corpora.oqmd", "cannot be downloaded", "csv: PATH"],
+            ["corpora.oqmd", "csv: PATH", "ssl.corpus: mp_transport", "needed by roost-ssl, pretrained by ssl on oqmd"],
         ),
         (
             "A baseline beside a network of structures",
@@ -219,72 +227,6 @@ def test_bad_configuration_names_the_key(checkout, fault, what, changes, words):
         checkout.make(*write_config(checkout.folder, **changes), "-n")
 
 
-@pytest.mark.parametrize(
-    ("what", "target", "words"),
-    [
-        (
-            "A target with a network of structures and a dataset of formulas",
-            "results/finetune/exp_formation_energy/megnet/predictions.csv",
-            ["datasets.exp_formation_energy", "no structures", "name a network of formulas"],
-        ),
-        (
-            "A target with a network of structures and spectra",
-            "results/finetune/optical_constants/finder-structure/predictions.csv",
-            ["datasets.optical_constants", "no structures"],
-        ),
-        (
-            "A target with a baseline and spectra",
-            "results/finetune/optical_constants/dummy/predictions.csv",
-            ["models.dummy", "baseline", "optical_constants holds spectra; name a network"],
-        ),
-        (
-            "The compositions of structures without a teacher, as a target",
-            "results/data/aflow_prototypes/compositions.npz",
-            ["corpora.aflow_prototypes", "teacher: PATH", "add it"],
-        ),
-        (
-            "A model that is misspelt in a target",
-            "results/finetune/exp_formation_energy/rost/predictions.csv",
-            ["'rost'", "registry of models", "roost"],
-        ),
-        (
-            "A dataset that is misspelt in a target",
-            "results/finetune/steels/roost/predictions.csv",
-            ["'steels'", "registry of datasets", "matbench_steels"],
-        ),
-        (
-            "A strategy that is misspelt in a target",
-            "results/pretrain/fll/encoder.safetensors",
-            ["'fll'", "registry of pretraining", "fl,"],
-        ),
-        (
-            "A prediction without an entry, as a target",
-            "results/predict/candidates.csv",
-            ["'candidates'", "registry of predict; add it"],
-        ),
-        (
-            "A size that is misspelt in a target",
-            "results/finetune/matbench_steels@20%/roost/predictions.csv",
-            ["'@20%' is no size", "@20pct"],
-        ),
-        (
-            "A file that is not made of a dataset, as a target",
-            "results/enz/matbench_steels/roost/scores.csv",
-            ["no such file for matbench_steels", "optical_constants"],
-        ),
-        ("A named target that is misspelt", "table", ["target table", "tables"]),
-        (
-            "A suffix that is misspelt in a target",
-            "results/finetune/matbench_steels/roost/predictions.cvs",
-            ["no rule makes such a file", "/predictions.csv"],
-        ),
-    ],
-)
-def test_targets_that_cannot_be_made_name_the_key(checkout, fault, what, target, words):
-    with fault(what, *words):
-        checkout.make("-n", "--", target)
-
-
 def test_a_wrong_hash_and_an_absent_gpu_are_refused(checkout, fault, monkeypatch):
     write_csv_of_60(checkout.folder)
     entry = {"csv": "mine.csv", "target": "energy", "unit": "eV/atom", "sha256": "0" * 64}
@@ -314,6 +256,9 @@ def test_a_mirror_without_a_file_or_with_another_one_is_refused(checkout, fault)
     missing = "mirror/corpora/oqmd.csv.gz: no loader offers this file"
     with fault("A mirror without a file that no loader offers", "config key mirror", missing, "put it there"):
         checkout.make("-n", "--config", "mirror=mirror", "--", "results/data/oqmd/compositions.npz")
+    others = "missing there too: corpora/mp_non_metals.csv.gz, teachers/hmof_sample.npz"
+    with fault("A mirror without the files of a union", missing, others):
+        checkout.make("-n", "--config", "mirror=mirror", "--", "results/finetune/exp_formation_energy/roost-fl/predictions.csv")
     (tables / "matbench_steels.csv.gz").write_bytes(gzip.compress(b"id,formula,target\nmb-steels-001,Fe,1\n", mtime=0))
     with fault("A mirror with another version of a table", "matbench_steels.csv.gz: sha256", "fetch it again"):
         checkout.make("--config", "mirror=mirror", "--", "results/data/matbench_steels/table.csv")

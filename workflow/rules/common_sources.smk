@@ -1,5 +1,6 @@
 """Where raw files come from, and where they lie. No rules."""
 
+import functools
 import hashlib
 import os
 
@@ -8,6 +9,14 @@ from matpretrain.files import absent, sha256
 # The user's mirror, else a folder of the checkout: raw files that are missing are downloaded into it.
 # However the mirror is spelt, `mirror/` or `./mirror`: a file of another name would make everything anew.
 RAW = os.path.normpath(config["mirror"] or "resources")
+
+# Corpora that the packages carry.
+CARRIED = [
+    c
+    for c, entry in config["corpora"].items()
+    if "of" in entry
+    and all("embedded" in config["datasets"].get(part, {}) for part in entry["of"])
+]
 
 
 def matminer_name(dataset):
@@ -23,12 +32,64 @@ def mirror_table(dataset):
     return config["datasets"][dataset].get("mirror_file", default)
 
 
+def parts_of(corpus):
+    """A corpus and, where it is a union, what that is made of, down to the sources."""
+    parts = config["corpora"].get(corpus, {}).get("of", [])
+    return [corpus, *(name for part in parts for name in parts_of(part))]
+
+
+def asking():
+    """{strategy: who needs it} of the targets or, where they name none, of the benchmark."""
+    parts = [part for target in asked() for part in Path(target).parts]
+    words = {*parts, *(Path(part).stem for part in parts)}
+    models = [m for m in config["models"] if m in words]
+    named = {s: s for s in config["pretraining"] if s in words}
+    if not (models or named or words & config["corpora"].keys()):
+        models = MODELS
+    found = {}
+    for model in models:
+        for s in strategies_of(model):
+            found.setdefault(s, f"{model}, pretrained by {s}")
+    return found | named
+
+
+def needed(corpus):
+    """Words on who needs a corpus, as far as that is known, and with which corpus it could do."""
+    for name, who in asking().items():
+        entry = config["pretraining"][name]
+        if corpus not in parts_of(entry["corpus"]):
+            continue
+        other = "another"
+        if CARRIED and not structures_read(entry) and "structure" not in entry["tasks"]:
+            other = f"{CARRIED[0]}, which needs no file"
+        return f", or pretraining.{name}.corpus: {other}; needed by {who} on {entry['corpus']}"
+    return ""
+
+
+def missing_beside(file):
+    """Words on the other files of no loader that are missing of the corpora which the strategies of the call need."""
+    corpora = [
+        part for s in asking() for part in parts_of(config["pretraining"][s]["corpus"])
+    ]
+    entries = [config["corpora"].get(name, {}) for name in dict.fromkeys(corpora)]
+    names = [
+        e[key]
+        for e in entries
+        for key in ("mirror_file", "teacher")
+        if key in e and "csv" not in e
+    ]
+    others = [n for n in names if n != file and not Path(RAW, n).is_file()]
+    return (
+        f"; missing there too: {', '.join(others)}" if others and file in names else ""
+    )
+
+
 def raw(file):
     """A file below RAW as an input. Where a hash is known, that says whether it is the right one, not its age: `make mirror`
     touches what it verifies."""
     path, how = f"{RAW}/{file}", RAW_FILES[file]
     if file not in FETCHED and not Path(path).is_file():
-        refuse(f"config key mirror: {absent(path, **how)}")
+        refuse(f"config key mirror: {absent(path, **how)}{missing_beside(file)}")
     return ancient(path) if how.get("dataset") or how.get("sha256") else path
 
 
@@ -64,8 +125,23 @@ def source_kind(dataset):
     return "mirror" if held or not matminer_name(dataset) else "download"
 
 
+@functools.cache
+def matminer_names():
+    """Datasets of matminer; none where it is not installed beside Snakemake but in the environments of jobs."""
+    try:
+        from matminer.datasets.utils import _load_dataset_dict
+    except ImportError:
+        return {}
+    return _load_dataset_dict()
+
+
 def downloaded_file(dataset):
     """The file that matminer's registry has for a dataset."""
+    name, known = matminer_name(dataset), matminer_names()
+    if name not in known and known:
+        refuse(
+            f"config key datasets.{dataset}.matminer: there is no {name!r}; the nearest are {registries.nearest(name, known)}"
+        )
     return raw(f"downloads/{matminer_name(dataset)}.json.gz")
 
 
@@ -100,7 +176,7 @@ def corpus_file(corpus):
         return entry["csv"]
     if not config["mirror"]:
         refuse(
-            f"config key corpora.{corpus}: it cannot be downloaded; set csv: PATH there, or mirror: DIR"
+            f"config key corpora.{corpus}: it cannot be downloaded; set csv: PATH there, or mirror: DIR{needed(corpus)}"
         )
     return raw(entry["mirror_file"])
 
