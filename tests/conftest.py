@@ -44,8 +44,8 @@ def shipped():
 
 
 def overlaid(config, changes):
-    """A configuration with the changes of an overlay."""
-    merged = dict(config)
+    """A configuration with the changes of an overlay, before the others as Snakemake puts them."""
+    merged = {key: config.get(key) for key in [*changes, *config]}
     for key, value in changes.items():
         merged[key] = overlaid(config[key], value) if isinstance(value, dict) and key in config else value
     return merged

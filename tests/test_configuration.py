@@ -2,6 +2,7 @@
 
 import os
 import re
+from pathlib import Path
 
 import pytest
 from conftest import PROJECT, load, overlaid
@@ -183,6 +184,14 @@ def test_spectra_and_arguments_that_do_not_fit_are_refused(fault, what, changes,
             {"datasets": {"mine": {"matbench": "matbench_glass", "target": "gfa", "unit": "unitless"}}},
             "datasets.mine.matbench: 'matbench_glass' is not one of ['matbench_dielectric',",
         ),
+        ("A cohort of no known kind", {"cohort": "every"}, "cohort: 'every' is not one of auto, all, a whole number from 1"),
+        ("A cohort of no fold", {"cohort": 0}, "cohort: 0 is not one of auto, all, a whole number from 1"),
+        ("A key that is misspelt", {"mirorr": "raw"}, "(top level): there is no key 'mirorr' here; the nearest are mirror,"),
+        (
+            "A key that is misspelt where another is missing",
+            {"datasets": {"mine": {"csv": "mine.csv", "target": "gap", "units": "eV"}}},
+            "datasets.mine: there is no key 'units' here; the nearest are unit,",
+        ),
     ],
 )
 def test_values_out_of_range_are_refused(fault, what, changes, line, shipped):
@@ -221,6 +230,18 @@ def test_numbers_within_a_value_of_the_command_line_are_read(shipped):
             check(overlaid(shipped, {"recipe": {"epochs": bad}}), PROJECT)
 
 
+def test_a_path_counts_from_home_or_from_the_project(shipped, fault, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine.csv").touch()
+    mine = {"target": "gap", "unit": "eV"}
+    config = overlaid(shipped, {"datasets": {"mine": mine | {"csv": "~/mine.csv"}}, "mirror": "~"})
+    check(config, PROJECT)
+    assert config["datasets"]["mine"]["csv"] == str(tmp_path / "mine.csv") and config["mirror"] == str(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with fault("A path that counts from another folder", f"{tmp_path}/other.csv: no such file (paths count from the project"):
+        check(overlaid(shipped, {"datasets": {"mine": mine | {"csv": "other.csv"}}}), PROJECT)
+
+
 def test_jobs_inherit_the_backend_and_sleeping_threads(shipped, monkeypatch):
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     monkeypatch.delenv("MATGL_BACKEND", raising=False)
@@ -245,7 +266,12 @@ def test_networks_of_structures_meet_datasets_with_structures_only(shipped, faul
     check(shipped, PROJECT)
     entry = {"csv": str(PROJECT / "README.md"), "target": "gap", "unit": "eV", "structures": "absent"}
     shipped["datasets"] = shipped["datasets"] | {"mine": entry}
-    with fault("A folder of structures that is not there", "config key datasets.mine.structures: absent: no such file"):
+    with fault(
+        "A folder of structures that is not there", f"datasets.mine.structures: {Path('absent').absolute()}: no such file"
+    ):
+        check(shipped, PROJECT)
+    entry["structures"] = True
+    with fault("Structures of a CSV without their file", "datasets.mine.structures: a CSV holds none; name the file"):
         check(shipped, PROJECT)
 
 
@@ -326,7 +352,7 @@ class Inputs:
 """
 
 
-def test_a_network_of_the_user_has_arguments_of_its_own(shipped, tmp_path, monkeypatch):
+def test_a_network_of_the_user_has_arguments_of_its_own(shipped, fault, tmp_path, monkeypatch):
     package = tmp_path / "workflow/scripts/matpretrain"
     package.mkdir(parents=True)
     for path in provenance.PACKAGE.glob("*.py"):
@@ -341,3 +367,7 @@ def test_a_network_of_the_user_has_arguments_of_its_own(shipped, tmp_path, monke
     checked(size=256, width=32)
     with pytest.raises(DataError, match="models.own.arguments.depth: mine has no such argument, it has size, width"):
         checked(depth=1)
+    (package / "broken.py").write_text("class Model:\n    def __init__(self:\n        pass\n")
+    broken = {"models": {"own": {"encoder": "broken", "label": "own"}}}
+    with fault("A network's module that is no Python", "matpretrain/broken.py: line 2: no Python (", "correct it"):
+        check(overlaid(shipped, broken), tmp_path)

@@ -51,6 +51,16 @@ NAMES = [
         {"datasets": {"matbench_phonons": {"inner_fraction": 0, "recipe": {"patience": 5}}}},
         "datasets.matbench_phonons.inner_fraction: ",
     ),
+    (
+        "Weights chosen by validation rows in all recipes where none are held out",
+        {"inner_fraction": 0, "recipe": {"select": "best"}},
+        "inner_fraction: roost on matbench_steels has select: best or a patience, which need rows; hold out some",
+    ),
+    (
+        "A subset of more rows than a dataset has",
+        {"subsets": {"huang2024": {"datasets": ["matbench_steels"]}}},
+        "subsets.huang2024.sizes: 500 is more than matbench_steels has beside a test part, 80% of 312 rows; make it smaller",
+    ),
     ("A reference outside its study", {"subsets": {"mine": STUDY}}, "subsets.mine.reference: dummy is not among the models"),
     (
         "Two models with one label",

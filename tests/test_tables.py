@@ -12,6 +12,7 @@ from compare_models import compare_models
 from scipy import stats
 
 from matpretrain import plots, plots_finder, statistics
+from matpretrain.files import read_csv, write_csv
 from matpretrain.tables import markdown_table
 
 LABELS = {"a": "Alloys", "b": "Borides", "roost": "Roost", "rf": "RF", "crabnet": "CrabNet"}
@@ -229,3 +230,9 @@ def test_maes_far_from_the_best_are_numbers():
     diamonds = [line for line in alloys.lines if line.get_marker() == "D"]
     assert [line.get_xdata()[0] for line in diamonds] == [1.5]
     plt.close(figure)
+
+
+def test_floats_are_read_as_they_were_written(tmp_path):
+    values = np.random.default_rng(0).normal(size=3000) * 10.0 ** np.random.default_rng(1).integers(-9, 9, 3000)
+    write_csv(pd.DataFrame({"value": values}), tmp_path / "out.csv")
+    assert (read_csv(tmp_path / "out.csv")["value"] == values).all()

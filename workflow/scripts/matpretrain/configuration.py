@@ -3,14 +3,15 @@
 import math
 import os
 import re
+from itertools import chain
 from pathlib import Path
 
 import jsonschema
 import yaml
 
-from matpretrain.files import DataError, refuse
+from matpretrain.files import DataError, no_such, refuse
 from matpretrain.provenance import reads
-from matpretrain.registries import check_registries
+from matpretrain.registries import check_registries, nearest
 from matpretrain.splits import SPLIT
 
 ALLOCATOR = "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=40000000000:glibc.malloc.hugetlb=1"
@@ -53,6 +54,7 @@ def check(config, folder, files=()):
         _check_doubled(Path(path))
     _check_schema(config, folder / "workflow/schemas/config.schema.yaml")
     _take_own_files(config)
+    _expand_home(config)
     _check_files(config, folder / "workflow/scripts/matpretrain")
     check_registries(config)
     _check_splits(config)
@@ -98,13 +100,23 @@ def _check_schema(config, path):
     """Unknown keys, wrong types, missing keys."""
     validator = VALIDATOR(yaml.safe_load(path.read_text()))
     _read_numbers(config, validator)
-    error = jsonschema.exceptions.best_match(validator.iter_errors(config))
-    if not error:
+    errors = list(validator.iter_errors(config))
+    if not errors:
         return
+    unknown = [error for error in errors if error.validator == "additionalProperties"]
+    error = unknown[0] if unknown else jsonschema.exceptions.best_match(errors)
     key = ".".join(map(str, error.absolute_path)) or "(top level)"
+    if unknown:
+        known = error.schema["properties"]
+        name = next(name for name in error.instance if name not in known)
+        refuse(key, f"there is no key {name!r} here; the nearest are {nearest(str(name), known)}; see config/README.md")
     if error.validator == "oneOf":
         choices = " or ".join(SOURCES[error.absolute_path[0]])
         refuse(key, f"give exactly one of {choices}; see config/README.md")
+    several = error.parent or error
+    if several.validator == "anyOf" and any("enum" in form for form in several.validator_value):
+        forms = [form.get("enum", [f"a whole number from {form.get('minimum')}"]) for form in several.validator_value]
+        refuse(key, f"{error.instance!r} is not one of {', '.join(chain(*forms))}; see config/README.md")
     hint = ""
     if error.validator == "type" and re.fullmatch(r"[-+]?\d+e[-+]?\d+", str(error.instance)):
         hint = " (YAML reads 1e-3 as text: write 1.0e-3)"
@@ -139,6 +151,14 @@ def _take_own_files(config):
                 del entry["structures"]
 
 
+def _expand_home(config):
+    """Read ~ in paths as a shell does, which leaves it within YAML and after an equals sign."""
+    config["mirror"] = os.path.expanduser(config["mirror"])
+    for kind, keys in PATHS.items():
+        for entry in config[kind].values():
+            entry |= {key: os.path.expanduser(entry[key]) for key in keys if isinstance(entry.get(key), str)}
+
+
 def _check_splits(config):
     """Test parts that fit beside each other, and training subsets that fit beside a test part; columns that split, alone."""
     for name, entry in config["datasets"].items():
@@ -162,11 +182,13 @@ def _check_splits(config):
             if "fold" in dataset or ("csv" in dataset and Path(dataset["csv"]).is_dir()):  # with a split of its own
                 continue
             largest = 1 - dataset.get("test_fraction", 1 / dataset.get("n_folds", 5))
+            n_rows = dataset.get("n_samples", math.inf)
             for size in entry["sizes"]:
-                if str(size).endswith("%") and float(size[:-1]) / 100 > largest + ROUNDING:
+                share = float(size[:-1]) / 100 if str(size).endswith("%") else size / n_rows
+                if share > largest + ROUNDING:
+                    has = f"{largest:.0%}" + (f" of {n_rows} rows" if type(size) is int else "")
                     refuse(
-                        f"subsets.{study}.sizes",
-                        f"{size} is more than {name} has beside a test part, {largest:.0%}; make it smaller",
+                        f"subsets.{study}.sizes", f"{size} is more than {name} has beside a test part, {has}; make it smaller"
                     )
 
 
@@ -181,7 +203,7 @@ def _check_files(config, package):
     for kind in ("datasets", "corpora", "predict"):
         for name, entry in config[kind].items():
             if "csv" in entry and not Path(entry["csv"]).exists():
-                refuse(f"{kind}.{name}.csv", f"{entry['csv']}: no such file; correct the path")
+                refuse(f"{kind}.{name}.csv", no_such(entry["csv"]))
             for key in ("sha256", *SPLIT, "fold", "group"):
                 if kind == "datasets" and key in entry and Path(entry.get("csv", "")).is_dir() and "csv" in entry:
                     refuse(f"datasets.{name}.{key}", "the files of a folder keep their own split and have no hash; remove it")
@@ -197,4 +219,4 @@ def _check_files(config, package):
             except KeyError as error:
                 refuse(f"{kind}.{name}.arguments.mode", f"{entry['encoder']} has no mode {error}; see READS in its module")
     if config["mirror"] and not Path(config["mirror"]).is_dir():
-        refuse("mirror", f"{config['mirror']}: no such folder; correct the path or leave it empty to download")
+        refuse("mirror", f"{no_such(config['mirror'], 'folder')} or leave it empty to download")

@@ -87,6 +87,8 @@ def check_columns(table, path, names, remedy=REGISTRY):
             other = len(columns) == 1 and re.search(r"[;\t|]", columns[0])
             if other:
                 remedy = f"separate columns by commas, not by {other[0]!r}"
+            elif near := [column for column in columns if str(column).lower() == name.lower()]:
+                remedy = f"{near[0]!r} differs in case alone: {remedy}"
             raise DataError(f"{path}: no column {name!r} (it has {', '.join(columns).expandtabs(1)}); {remedy}")
 
 

@@ -29,6 +29,8 @@ def refuse(key, message):
     raise DataError(f"config key {key}: {message}")
 
 
+OFFICE = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # what .xlsx and other archives, and .xls, begin with
+
 # What np.load raises for a file that is no .npz of these arrays, or a part of one.
 NO_NPZ = (OSError, EOFError, KeyError, ValueError, TypeError, zipfile.BadZipFile, zlib.error)
 
@@ -37,15 +39,22 @@ def unpacked(path):
     """Bytes of a text file of the user, unpacked as its suffix says (.gz, .bz2, .zip, .xz, .zst, .tar).
 
     Raises:
-        DataError: it holds a NUL byte, at which pandas would end a cell in silence.
+        DataError: it is a workbook, or holds a NUL byte, at which pandas would end a cell in silence, or other text than UTF-8.
         OSError, ValueError, ...: what is raised for a file that is not what its suffix says.
     """
     with get_handle(path, "rb", compression="infer", is_text=False) as source:
         content = source.handle.read()
+    if content.startswith(OFFICE):
+        raise DataError(f"{path}: this is an Excel workbook or an archive; save it as CSV")
     nul = content.find(b"\0")
     if nul >= 0:
         line = len((content[:nul] + b".").splitlines())
         raise DataError(f"{path}: line {line} holds a NUL byte; remove it, or save the file as UTF-8 if it is UTF-16")
+    try:
+        content.decode()
+    except UnicodeDecodeError as error:
+        line = len((content[: error.start] + b".").splitlines())
+        raise DataError(f"{path}: line {line} holds a character that is not UTF-8; save the file as UTF-8") from None
     return content
 
 
@@ -65,6 +74,12 @@ def absent(path, sha256=None, instead=""):
     """The line on a raw file that is not there and no loader offers: its hash where it is known, what else the user may do."""
     which = f" (sha256 {sha256})" if sha256 else ""
     return f"{path}: no loader offers this file{which}; put it there{instead and f', or {instead}'}"
+
+
+def no_such(path, what="file"):
+    """The words on a path of the configuration that leads to nothing: relative ones count from the project folder, where jobs run."""
+    counts = "" if Path(path).is_absolute() else " (paths count from the project folder)"
+    return f"{Path(path).absolute()}: no such {what}{counts}; correct the path"
 
 
 class HashError(DataError):

@@ -4,7 +4,7 @@ from difflib import SequenceMatcher
 from itertools import chain, product
 from pathlib import Path
 
-from matpretrain.files import refuse
+from matpretrain.files import no_such, refuse
 from matpretrain.networks import check_arguments, check_models, strategies, strategy_of_seed
 from matpretrain.provenance import pretext_tasks, reads, structures_read
 from matpretrain.tables import ALL, ENSEMBLE
@@ -97,7 +97,7 @@ def _check_labels(config):
         if name in config["pretraining"]:
             refuse(f"pretraining.{name}", "features have that name already; rename the strategy")
     named = {}
-    for name, entry in config["models"].items():
+    for name, entry in reversed(config["models"].items()):  # Snakemake puts the user's entries before those of the registry
         other = named.setdefault(entry["label"], name)
         if other != name:
             refuse(f"models.{name}.label", f"{other} has the label {entry['label']!r} too; give each model its own")
@@ -311,8 +311,10 @@ def _check_structures(config):
     for name, entry in config["datasets"].items():
         structures = entry.get("structures")
         if "csv" in entry:
-            if structures and not (isinstance(structures, str) and Path(structures).exists()):
-                refuse(f"datasets.{name}.structures", f"{structures}: no such file or folder; correct the path")
+            if structures is True:
+                refuse(f"datasets.{name}.structures", "a CSV holds none; name the file or folder with those of its ids")
+            if structures and not Path(structures).exists():
+                refuse(f"datasets.{name}.structures", no_such(structures, "file or folder"))
             if "missing_structures" in entry:
                 refuse(
                     f"datasets.{name}.missing_structures",
@@ -326,11 +328,14 @@ def _check_structures(config):
 
 def _check_validation(config):
     """Weights are chosen by validation rows only where there are some."""
-    for name, entry in config["datasets"].items():
+    first = config["benchmark"]  # any network may be asked for on any dataset; a line names what the run has if it can
+    for name in dict.fromkeys([*first["datasets"], *config["datasets"]]):
+        entry = config["datasets"][name]
         if entry.get("inner_fraction", config["inner_fraction"]) == 0:
-            models = [model for model in config["models"].values() if "encoder" in model]
+            models = [config["models"][model] for model in dict.fromkeys([*first["models"], *config["models"]])]
+            models = [model for model in models if "encoder" in model]
             models = [model for model in models if entry.get("structures") or not structures_read(model)]  # what can run there
-            for encoder in sorted({model["encoder"] for model in models}):
+            for encoder in dict.fromkeys(model["encoder"] for model in models):
                 recipe = recipe_of(config, name, encoder)
                 if recipe["select"] == "best" or recipe["patience"]:
                     key = f"datasets.{name}.inner_fraction" if "inner_fraction" in entry else "inner_fraction"
