@@ -39,7 +39,7 @@ def unmade(target, named, patterns, config):
 
 
 def _misfits(target, pattern):
-    """{wildcard: (its value, [names that fit])} of the parts of a target that meet no constraint; None where its form is another."""
+    """{wildcard: (its value, [names that fit])} of the parts of a target that miss their constraints; None for another form."""
     form, end = "", 0
     for wildcard in WILDCARD.finditer(pattern):
         value = "@[^/]*|" if wildcard[1] == "subset" else "[^/@]+"
