@@ -143,7 +143,7 @@ def test_another_folder_is_refused_before_anything_is_read(checkout, tmp_path_fa
             ["pretraining.ssl.corpus", "'absent'", "registry of corpora"],
         ),
         (
-            "A dataset that matminer does not have",
+            "A name that is misspelt where matminer is asked",
             {
                 "datasets": {"mine": {"matminer": "dielectric_constants", "target": "n", "unit": "unitless"}},
                 "benchmark": {"datasets": ["mine"]},
