@@ -160,6 +160,8 @@ def test_the_correction_takes_the_sizes_of_the_folds():
     x, y = (np.abs(errors[:45, k]).reshape(3, 15).mean(1) for k in (0, 1))
     tests = statistics.compare(scores, "a", "b")
     assert (tests["t_corrected"], tests["p_corrected"]) == pytest.approx(statistics.corrected_paired_t(x, y, 15 / 85))
+    interval = tests["difference_low"], tests["difference_high"]
+    assert interval == pytest.approx(statistics.corrected_interval(x, y, 15 / 85)) and interval[0] < interval[1]
     one = statistics.compare(scores[scores["fold"] == 0], "a", "b")
     assert np.isnan([one["p"], one["p_corrected"], one["p_wilcoxon"]]).all()
 
