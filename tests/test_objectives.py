@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -88,6 +90,13 @@ def test_masks_hide_one_in_ten_elements_but_at_least_one_uniformly():
     assert (batch.element >= 0).all()  # the original is untouched
 
 
+def test_the_tenth_that_masks_hide_is_rounded_down():
+    symbols = re.findall("[A-Z][a-z]?", MANY)
+    batch = inputs(["".join(symbols[:n]) for n in range(1, 21)])[torch.arange(20)]
+    hidden = (batch.masked().element == roost.MASKED).split(batch.offset.diff().tolist())
+    assert [own.sum().item() for own in hidden] == [1] * 19 + [2]
+
+
 def test_a_masked_element_enters_as_a_zero_vector_with_its_weight(vectors):
     torch.manual_seed(0)
     encoder = roost.Encoder(vectors).double()
@@ -137,6 +146,16 @@ def test_tasks_are_summed_with_their_weights_and_share_the_clean_view(vectors, m
     clean = F.relu(model.encoder(x[rows]))
     expected = (model.tasks["magpie"].projector(clean) - target["magpie"]).square().mean()
     assert parts["magpie"].item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_barlow_twins_compares_the_clean_view_with_a_masked_one_by_its_own_weight_of_redundancy(vectors):
+    model, x = pretext(vectors, {"barlow_twins": {"width": 8, "off_diagonal": 0.5}}), inputs(FORMULAS)
+    batch, project = x[torch.arange(9)], model.tasks["barlow_twins"].projector
+    torch.manual_seed(3)
+    loss = model(x, torch.arange(9)).item()
+    torch.manual_seed(3)
+    clean, masked = (project(F.relu(model.encoder(view))).detach().double().numpy() for view in (batch, batch.masked()))
+    assert loss == pytest.approx(numpy_barlow(clean, masked, 0.5), rel=1e-4)
 
 
 def test_switches_choose_the_views(vectors, monkeypatch):
