@@ -138,7 +138,7 @@ def test_a_subset_is_fitted_again_to_the_rows_that_were_drawn(tmp_path, table):
     assert all(np.array_equal(array, expected[name]) for name, array in baselines.train.arrays().items())
 
 
-def test_out_of_bag_means_that_no_row_of_the_group_was_seen(tmp_path, table):
+def test_out_of_bag_means_that_no_row_of_the_group_was_seen(tmp_path, table, monkeypatch):
     compositions, _ = parse_formulas(table["formula"].tolist())
     features, target = np.repeat(FEATURES["magpie"](compositions), 2, axis=0), np.repeat(table["target"].to_numpy(), 2)
     target = target + np.random.default_rng(0).normal(0, 0.1 * target.std(), 120)
@@ -147,8 +147,11 @@ def test_out_of_bag_means_that_no_row_of_the_group_was_seen(tmp_path, table):
     assert grouped.deviation_factor > 1.5 * alone.deviation_factor  # the twin, of nearly the same target, was mostly seen
     pairs = grouped.out_of_bag(features, groups).reshape(50, 60, 2)
     assert np.array_equal(pairs[..., 0], pairs[..., 1], equal_nan=True) and 0 < np.isnan(pairs).mean() < 1
-    twice = pd.concat([table] * 2, ignore_index=True).assign(group=np.tile(np.arange(60), 2))
-    before = fit(tmp_path / "seed0", twice.assign(id=np.arange(120)))
+    monkeypatch.setitem(ARGUMENTS, "trees", 50)  # of 20, too few have seen neither twin to scale anything
+    twice = table.loc[groups].reset_index(drop=True).assign(target=target, group=groups, id=np.arange(120))
+    apart = fit(tmp_path / "apart", twice.drop(columns="group"))
+    before = fit(tmp_path / "seed0", twice)
+    assert (before["aleatoric_std"] > 1.5 * apart["aleatoric_std"]).all()
     means, stds = load_baselines([tmp_path / "seed0"], print).predictions(parse_formulas(twice["formula"].tolist())[0], 1)
     for fold, rows in before.groupby("fold"):
         assert np.array_equal(stds[fold, rows["id"]], rows["aleatoric_std"]) and np.array_equal(

@@ -113,6 +113,7 @@ def test_perturbation_moves_atoms_by_the_noise_and_keeps_the_edges():
     assert first.edge is batch.edge and first.shift is batch.shift
     moved = first.position - batch.position
     assert moved.std().item() == pytest.approx(0.5, rel=0.03) and abs(moved.mean().item()) < 0.02
+    assert np.corrcoef(moved.T.numpy()) == pytest.approx(np.eye(3), abs=0.1)  # each axis by itself
     assert not torch.equal(first.position, second.position)  # new noise at every visit
     assert torch.equal(batch.position, inputs[torch.tensor([0])].position)
 
