@@ -1,5 +1,6 @@
-"""A regression that a small network fits, and a recipe for it."""
+"""A regression that a small network fits, a recipe for it, and crystals that a network of structures reads."""
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -10,6 +11,8 @@ RECIPE = Recipe(
     epochs=5, batch_size=16, min_steps=1, learning_rate=1e-2, weight_decay=1e-6, schedule="cosine", warmup=0.0,
     clip=0.0, average=0.0, select="best", patience=0, precision="float32",
 )  # fmt: skip
+CUBE = ("cube", np.eye(3) * 4.0, np.array([26], np.uint8), np.zeros((1, 3)))  # six neighbours at 4 angstrom, the next beyond 5
+FAR = ("far", np.eye(3) * 20.0, np.array([26, 8], np.uint8), np.array([[0.0, 0, 0], [0.5, 0, 0]]))  # two isolated atoms
 
 
 class Line(nn.Module):
@@ -22,6 +25,13 @@ class Line(nn.Module):
 
     def forward(self, x):
         return self.layers(x)
+
+
+@torch.no_grad()
+def magnify(*networks):
+    """Multiply all parameters, so that outputs of MEGNet differ between crystals: freshly initialised they agree to 0.001."""
+    for parameter in {parameter for network in networks for parameter in network.parameters()}:
+        parameter.mul_(2.5)
 
 
 def recipe(**changes):

@@ -7,13 +7,12 @@ import pandas as pd
 import pytest
 import torch
 from connect_structures import connect_structures
+from small_problem import CUBE, FAR
 
 from matpretrain import crystal, graphs
 from matpretrain.sources import aflow_prototypes
 
 FAULTS = "Graphs of structures"
-CUBE = (np.eye(3) * 4.0, np.array([26], np.uint8), np.zeros((1, 3)))  # six neighbours at 4 angstrom, the next beyond 5
-FAR = (np.eye(3) * 20.0, np.array([26, 8], np.uint8), np.array([[0.0, 0, 0], [0.5, 0, 0]]))  # two isolated atoms
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +71,7 @@ def test_atoms_outside_the_cell_are_those_inside(prototypes):
 
 
 def test_small_cells_isolated_atoms_and_large_cells(fault):
-    packed = graphs.connect([("cube", *CUBE), ("far", *FAR)])
+    packed = graphs.connect([CUBE, FAR])
     assert np.diff(packed.pair_offset).tolist() == [3, 0]
     grid = np.array(list(itertools.product(range(8), range(8), range(7))))  # 448 atoms
     cell = np.diag([8, 8, 7]) * 4.0
@@ -91,7 +90,7 @@ def test_atoms_as_near_as_none_are_end_with_the_structure(make, fault):
         ("Two atoms at one place across the edge of the cell", np.eye(3) * 4, close * -9.999, "0.0004 angstrom"),
     ):
         with fault(what, "structure b: two atoms", distance, "in angstrom", "correct or remove"):
-            make([("a", *CUBE), ("b", cell, iron, frac)])
+            make([CUBE, ("b", cell, iron, frac)])
     assert len(make([("b", np.eye(3) * 7.4, iron, close)])) == 1
 
 

@@ -11,14 +11,13 @@ import torch
 from matgl.config import DEFAULT_ELEMENTS
 from matgl.ext.pymatgen import Structure2Graph
 from pymatgen.core import Element, Lattice, Structure
+from small_problem import CUBE, FAR, magnify
 
 from matpretrain import graphs, megnet, megnet_graphs
 from matpretrain.files import DataError
 from matpretrain.objectives import Denoising, Pretext
 from matpretrain.sources import aflow_prototypes
 
-CUBE = ("cube", np.eye(3) * 4.0, np.array([26], np.uint8), np.zeros((1, 3)))  # all its edges have one length
-FAR = ("far", np.eye(3) * 20.0, np.array([26, 8], np.uint8), np.array([[0.0, 0, 0], [0.5, 0, 0]]))  # no edges
 SCRIPTS = Path(__file__).resolve().parents[1] / "workflow/scripts"
 
 
@@ -66,6 +65,7 @@ def test_the_embedding_table_is_that_of_matgl():
 def test_outputs_are_those_of_matgls_own_model_on_its_own_graphs(size, structures, inputs):
     torch.manual_seed(0)
     whole = megnet.matgl_megnet(size)
+    magnify(whole)
     model = megnet.Model(size=size)
     body = {f"encoder.{name}": value for name, value in whole.state_dict().items()}
     own = model.state_dict()
@@ -73,11 +73,13 @@ def test_outputs_are_those_of_matgls_own_model_on_its_own_graphs(size, structure
     convert = Structure2Graph(element_types=whole.element_types, cutoff=graphs.CUTOFF)
     output = model.eval()(inputs[torch.arange(len(structures))])
     assert output.shape == (len(structures), 1)
-    for k, (_, lattice, number, frac) in enumerate(structures):
-        expected = whole.eval().predict_structure(
-            Structure(Lattice(lattice), number, frac), torch.zeros(1, 2), graph_converter=convert
-        )
-        assert output[k].item() == pytest.approx(expected.item(), abs=2e-5)
+    expected = [
+        whole.eval()
+        .predict_structure(Structure(Lattice(lattice), number, frac), torch.zeros(1, 2), graph_converter=convert)
+        .item()
+        for _, lattice, number, frac in structures
+    ]
+    assert np.std(expected) > 0.1 and output[:, 0].tolist() == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_crystal_does_not_see_its_batch(inputs):
@@ -159,6 +161,7 @@ def test_dgl_gives_the_same_outputs(inputs, tmp_path):
     pytest.importorskip("dgl")
     torch.manual_seed(0)
     model = megnet.Model(size="small").eval()
+    magnify(model)
     torch.save(model.state_dict(), tmp_path / "model.pt")
     expected = model(inputs[torch.arange(len(inputs))]).flatten().tolist()
     program = (
@@ -178,4 +181,4 @@ def test_dgl_gives_the_same_outputs(inputs, tmp_path):
     )
     backend, *values = done.stdout.split()[-len(expected) - 1 :]
     assert backend == "DGL", done.stderr
-    assert [float(v) for v in values] == pytest.approx(expected, abs=2e-5)
+    assert np.std(expected) > 0.1 and [float(v) for v in values] == pytest.approx(expected, rel=1e-4)
