@@ -160,6 +160,25 @@ def test_validation_losses_of_all_epochs_have_the_same_masks(tmp_path):
     assert np.ptp([row["loss"] for row in history]) > 5e-5 * losses[0]
 
 
+def test_a_held_out_row_is_never_stepped_on(tmp_path, monkeypatch):
+    seen = {True: [], False: []}
+    losses = pretrain.Pretext.losses
+
+    def watched(model, inputs, rows):
+        seen[model.training] += rows.tolist()
+        return losses(model, inputs, rows)
+
+    monkeypatch.setattr(pretrain.Pretext, "losses", watched)
+    np.savez(tmp_path / "compositions.npz", **parsed(*(f"Fe{a}Ni{b}Co" for a in range(1, 3) for b in range(1, 9))).arrays())
+    np.save(tmp_path / "elements.npy", np.nan_to_num(matscholar_vectors()))
+    pretrain.pretrain(
+        tmp_path / "compositions.npz", tmp_path / "elements.npy", {}, "roost", {}, {"barlow_twins": {}},
+        recipe(epochs=2, batch_size=8), 0.5, 3, "cpu", tmp_path, lambda text: None,
+    )  # fmt: skip
+    train, validation = (part.tolist() for part in hold_out(16, 0.5, 3))
+    assert sorted(seen[True]) == sorted(2 * train) and sorted(seen[False]) == sorted(2 * validation)
+
+
 def test_progress_lines_carry_a_bar_and_the_rate(monkeypatch):
     clock = iter(np.arange(0, 1e4, 20.0))
     monkeypatch.setattr(pretrain.time, "perf_counter", lambda: next(clock))
@@ -214,6 +233,15 @@ def test_probe_of_a_linear_target_is_near_zero_and_of_noise_is_not():
     assert probes.probe(features, linear, fold).max() < 0.02 * np.abs(linear - linear.mean()).mean()
     noise = generator.normal(size=200)
     assert probes.probe(features, noise, fold).mean() > 0.7 * np.abs(noise).mean()
+
+
+def test_a_probe_of_noise_that_can_be_fitted_exactly_has_not_seen_its_test_rows(monkeypatch):
+    from matpretrain import probes
+
+    monkeypatch.setattr(probes, "PENALTIES", [1e-6])
+    generator = np.random.default_rng(0)
+    features, noise = generator.normal(size=(50, 100)), generator.normal(size=50)
+    assert probes.probe(features, noise, np.arange(50) % 5).min() > 0.5 * np.abs(noise).mean()
 
 
 def test_a_probe_on_one_fold_has_no_spread(monkeypatch):

@@ -6,17 +6,20 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pretrain
+import probe_crystals
 import pytest
 import torch
 from matgl.config import DEFAULT_ELEMENTS
 from matgl.ext.pymatgen import Structure2Graph
 from pymatgen.core import Element, Lattice, Structure
-from small_problem import CUBE, FAR, magnify
+from small_problem import CUBE, FAR, magnify, recipe
 
-from matpretrain import graphs, megnet, megnet_graphs
+from matpretrain import graphs, megnet, megnet_graphs, probes
 from matpretrain.files import DataError
 from matpretrain.objectives import Denoising, Pretext
 from matpretrain.sources import aflow_prototypes
+from matpretrain.splits import hold_out
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "workflow/scripts"
 
@@ -138,6 +141,27 @@ def test_denoising_compares_the_edges_with_a_plain_loop(inputs):
     assert model.tasks["denoising"].error.item() == pytest.approx(residual.abs().mean().item(), rel=1e-5)
     loss.backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_the_losses_of_pretraining_are_means_over_edges(structures, tmp_path):
+    """Of a network that stands still, whose batches of crystals with other numbers of edges weigh as much as these."""
+    graphs.save_graphs(graphs.connect(structures), tmp_path / "graphs.safetensors")
+    _, (row,) = pretrain.pretrain(
+        tmp_path / "graphs.safetensors", None, {}, "megnet", {"size": "small"}, {"denoising": {"noise": 0.0}},
+        recipe(epochs=1, batch_size=2, learning_rate=1e-12), 0.5, 0, "cpu", tmp_path, lambda text: None,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model, inputs = Pretext(megnet.Encoder("small"), {"denoising": {"noise": 0.0}}, {}), inputs_of(structures)
+    for names, rows in zip((("loss", "training_mae"), ("validation_loss", "mae")), hold_out(6, 0.5, 0), strict=True):
+        loss = model(inputs, torch.as_tensor(rows)).item()
+        error = model.tasks["denoising"].error.item()
+        assert [row[names[0]], row[f"denoising_{names[1]}"]] == pytest.approx([loss, error], rel=1e-4)
+
+
+def test_a_probe_of_noise_explains_nothing_on_rows_that_it_has_not_seen(monkeypatch):
+    monkeypatch.setattr(probes, "PENALTIES", [1e-6])
+    generator = np.random.default_rng(0)
+    assert probe_crystals.r2(generator.normal(size=(50, 100)), generator.normal(size=50)) < 0.5
 
 
 def test_atoms_and_crystals_without_edges_have_finite_outputs_and_gradients(structures):
