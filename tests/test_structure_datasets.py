@@ -183,6 +183,7 @@ def test_rows_without_a_structure_stop_or_are_told(tmp_path, fault):
     fault.told("Rows without a structure, with missing_structures: drop", said[0])
     assert said[0] == "dropped 2 rows without a structure: r1, r3" and "6 rows" in said[1] and "2 dropped" in said[1]
     assert table["structure"].tolist() == ["s0", "s2", "s4", "s5", "s6", "s7"]
+    assert table["fold"].tolist() == np.delete(outer_folds(8, 2), [1, 3]).tolist() != outer_folds(6, 2).tolist()
     with fault("Another number of rows than the registry gives", "8 rows, the registry says n_samples: 7"):
         prepare(tmp_path, entry | {"n_samples": 7}, path, "mirror")
 
