@@ -63,6 +63,13 @@ def test_the_supervised_network_is_the_encoder_and_a_linear_output_on_any_rows(c
     assert inputs.cost.tolist() == [2, 5, 20, 1, 2] and len(inputs) == 5
 
 
+def test_inputs_of_a_file_are_those_of_its_crystals(crystals, tmp_path):
+    np.savez(tmp_path / "neighbours.npz", **crystals.arrays())
+    read, given = cgcnn.Inputs.read(tmp_path / "neighbours.npz"), cgcnn.Inputs(crystals)
+    for name in vars(given):
+        assert torch.equal(getattr(read, name), getattr(given, name)), name
+
+
 def test_a_crystal_of_one_atom_can_be_a_step_of_its_own(crystals):
     torch.manual_seed(0)
     model = cgcnn.SupervisedCGCNN(np.nan_to_num(FEATURES))

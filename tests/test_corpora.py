@@ -1,4 +1,6 @@
 import re
+import runpy
+from types import SimpleNamespace
 
 import group_structures
 import numpy as np
@@ -10,8 +12,9 @@ import torch
 from conftest import PROJECT, load
 from safetensors.torch import load_file
 from small_problem import recipe
+from snakemake.iocontainers import Namedlist
 
-from matpretrain.composition import element_fractions, formula_keys, matscholar_vectors, parse_formulas
+from matpretrain.composition import Compositions, element_fractions, formula_keys, matscholar_vectors, parse_formulas
 from matpretrain.splits import hold_out
 
 FAULTS = "Corpora"
@@ -40,6 +43,26 @@ def test_a_corpus_holds_one_composition_to_train_on_and_one_to_validate(fault):
     assert [len(part) for part in hold_out(2, 0.5, 0)] == [1, 1]
     with fault("One structure to pretrain on", "1 examples cannot be split", "name a larger corpus"):
         hold_out(1, 0.05, 0)
+
+
+def test_the_job_of_a_corpus_removes_what_the_corpora_named_without_hold(tmp_path):
+    (tmp_path / "mine.csv").write_text("formula\nNaCl\nFe2O3\nKCl\nMgO\n")
+    for name, formulas in (("a", ["ClNa"]), ("b", ["Mg2O2", "Si"])):
+        np.savez(tmp_path / f"{name}.npz", **parsed(*formulas).arrays())
+    files = Namedlist(str(tmp_path / name) for name in ("mine.csv", "a.npz", "b.npz"))
+    files.sources, files.without = files[:1], files[1:]
+    made = {"compositions": str(tmp_path / "compositions.npz"), "counts": str(tmp_path / "counts.csv")}
+    snakemake = SimpleNamespace(
+        log=[],
+        rule="prepare_corpus",
+        wildcards=Namedlist(fromdict={"corpus": "mine"}),
+        threads=1,
+        input=files,
+        output=Namedlist(fromdict=made),
+        params=Namedlist(fromdict={"names": ["mine"], "entry": {}, "sha256": None, "unknown_elements": "error"}),
+    )
+    runpy.run_path(prepare_corpus.__file__, {"snakemake": snakemake}, "__main__")
+    assert formula_keys(Compositions.read(made["compositions"])) == formula_keys(parsed("Fe2O3", "KCl"))
 
 
 def test_a_corpus_is_read_from_a_csv_and_bad_rows_are_named(tmp_path, fault):
