@@ -27,16 +27,17 @@ print(torch.get_num_threads())
 
 
 def snakemake_of(folder, threads=1):
-    """What Snakemake gives the script of a job that makes output.txt from input.txt."""
+    """What Snakemake gives the script of a job that makes output.txt and history.csv from input.txt."""
     (folder / "input.txt").write_text("input")
     (folder / "output.txt").write_text("output")
+    (folder / "history.csv").write_text("history")
     return SimpleNamespace(
         log=[str(folder / "job.log")],
         rule="pretrain",
         wildcards=Namedlist(fromdict={"pretraining": "ssl"}),
         threads=threads,
         input=Namedlist(fromdict={"examples": str(folder / "input.txt")}),
-        output=Namedlist(fromdict={"weights": str(folder / "output.txt")}),
+        output=Namedlist(fromdict={"weights": str(folder / "output.txt"), "history": str(folder / "history.csv")}),
         params=Namedlist(fromdict={"seed": 3, "recipe": {"epochs": 2}, "code": "0123456789ab"}),
     )
 
@@ -47,7 +48,8 @@ def test_a_job_leaves_a_record_beside_its_first_output(tmp_path):
         say.note(device="NVIDIA H200", earlier_seconds=100)
     record = json.loads((tmp_path / "output.provenance.json").read_text())
     assert record["inputs"] == {str(tmp_path / "input.txt"): hashlib.sha256(b"input").hexdigest()}
-    assert record["outputs"] == {str(tmp_path / "output.txt"): hashlib.sha256(b"output").hexdigest()}
+    made = {"output.txt": b"output", "history.csv": b"history"}
+    assert record["outputs"] == {str(tmp_path / name): hashlib.sha256(content).hexdigest() for name, content in made.items()}
     assert record["device"] == "NVIDIA H200" and record["threads"] == 2 and 100 <= record["wall_seconds"] < 160
     assert record["rule"] == "pretrain" and record["wildcards"] == {"pretraining": "ssl"} and record["seed"] == 3
     assert record["params"] == {"seed": 3, "recipe": {"epochs": 2}} and record["code_version"] == "0123456789ab"

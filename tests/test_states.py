@@ -265,6 +265,9 @@ def test_finished_folds_are_not_trained_again(folds, tmp_path):
         (("history", 0, "loss"), float("nan"), "loss of epoch 1 in its history is nan"),
         (("kept", "weights", "w"), torch.full((3,), torch.inf), "a number in it is not finite"),
         (("of", "seed"), 1, "of another training: seed differs"),
+        (("of", "recipe", "epochs"), 6, "of another training: recipe differs"),
+        (("of", "loss"), "mse", "of another training: loss differs"),
+        (("of", "target_scale"), "log", "of another training: target_scale differs"),
         (("kept",), None, "TypeError"),
     ],
 )
