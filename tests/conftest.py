@@ -3,6 +3,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,14 @@ def shipped():
     for name in ("config", "datasets", "models", "pretraining"):
         config |= load(f"config/{name}.yaml")
     return config
+
+
+def until(condition, seconds=30):
+    """Wait until a condition holds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.01)
 
 
 def overlaid(config, changes):

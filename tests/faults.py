@@ -9,6 +9,7 @@ A test takes the fixture `fault`, its module names the heading of its rows in FA
 Without --faults=FILE every row must already be in docs/faults.md, so the table is what the tests see.
 """
 
+import json
 import re
 from contextlib import contextmanager
 from pathlib import Path
@@ -69,6 +70,28 @@ def fault(request, tmp_path, tmp_path_factory):
 
     known = None if request.config.getoption("--faults") else TABLE.read_text().splitlines()
     return Fault(record, [tmp_path, *tmp_path_factory.getbasetemp().iterdir(), TABLE.parents[1]], known)
+
+
+def replace(name, content):
+    """Function (folder of a model) that puts another file in the place of one of its second seed, which may be a hard link."""
+
+    def edit(folder):
+        path = folder / "seed1" / name
+        path.unlink()
+        path.write_bytes(content)
+
+    return edit
+
+
+def edit_record(**changes):
+    """Function (folder of a model) that changes the record of its second seed; a key whose value is None is left out."""
+
+    def edit(folder):
+        record = json.loads((folder / "seed1/model.json").read_text()) | changes
+        kept = {key: value for key, value in record.items() if key not in changes or value is not None}
+        replace("model.json", json.dumps(kept).encode())(folder)
+
+    return edit
 
 
 class Writer:

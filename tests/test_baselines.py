@@ -9,6 +9,8 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import PROJECT
+from faults import edit_record
 from fit_baseline import fit_baseline
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.linear_model import BayesianRidge, Ridge
@@ -182,15 +184,6 @@ def test_another_version_of_scikit_learn_is_told(copied, formulas):
     assert said[1].startswith("fitted with code_version abc, and now again with ") and len(said) == 3
 
 
-def edit_record(**changes):
-    def edit(folder):
-        record = json.loads((folder / "seed1/model.json").read_text()) | changes
-        record = {key: value for key, value in record.items() if key not in changes or value is not None}
-        (folder / "seed1/model.json").write_text(json.dumps(record))
-
-    return edit
-
-
 def edit_rows(**changes):
     def edit(folder):
         with np.load(folder / "seed1" / ROWS) as rows:
@@ -231,5 +224,6 @@ def test_bad_baselines_end_with_one_line(copied, formulas, capsys, fault, what, 
 
 def test_the_command_line_says_nothing_of_pymatgens_noble_gases(kept, formulas):
     command = [sys.executable, "-m", "matpretrain.predict", str(formulas), "--model", str(kept[0] / "seed0")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    ours = os.environ | {"PYTHONPATH": str(PROJECT / "workflow/scripts")}
+    done = subprocess.run(command, env=ours, capture_output=True, text=True, check=True)
     assert len(done.stderr.splitlines()) == 1 and done.stderr.startswith("3 formulas, 3 baselines trained on mine")

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import PROJECT, load
+from faults import edit_record, replace
 from safetensors.torch import load_file, save
 from small_problem import all_folds
 
@@ -272,24 +273,6 @@ def test_the_predictions_of_two_seeds_are_those_of_all_their_folds(trained, form
 def test_bad_formulas_end_with_one_line(trained, formulas, capsys, fault, what, text, words):
     with fault(what, *words):
         predict(capsys, formulas(text), trained[0])
-
-
-def replace(name, content):
-    def edit(folder):
-        path = folder / "seed1" / name
-        path.unlink()
-        path.write_bytes(content)
-
-    return edit
-
-
-def edit_record(**changes):
-    def edit(folder):
-        record = json.loads((folder / "seed1/model.json").read_text()) | changes
-        kept = {key: value for key, value in record.items() if value is not None}
-        replace("model.json", json.dumps(kept).encode())(folder)
-
-    return edit
 
 
 def edit_weights(change):

@@ -6,20 +6,13 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import until
 
 from matpretrain import composition
 from matpretrain.files import DataError
 from matpretrain.processes import Stopped, deferred, heed_signals, side_by_side, stop_reason
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "workflow/scripts"
-
-
-def until(condition, seconds=30):
-    """Wait until a condition holds."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.01)
 
 
 def is_running(pid):

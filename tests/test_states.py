@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import until
 from small_problem import RECIPE, all_folds
 
 from matpretrain import states
@@ -132,14 +133,13 @@ def test_two_jobs_never_work_with_one_state(tmp_path, monkeypatch):
             ended.append(time.monotonic())
 
     with kept_state(job_of(tmp_path), tmp_path / "seed0", "cpu", Said()):
-        thread = threading.Thread(target=second)
+        thread = threading.Thread(target=second, daemon=True)
         thread.start()
-        while not said:
-            time.sleep(0.01)
+        until(lambda: said)
         assert said == [f"another process works on {tmp_path}/seed0: waiting until it ends"]
         released = time.monotonic()
-    thread.join()
-    assert ended[0] >= released and not (tmp_path / "seed0/.state").exists()
+    thread.join(30)
+    assert not thread.is_alive() and ended[0] >= released and not (tmp_path / "seed0/.state").exists()
 
 
 def test_the_folder_of_states_may_go_while_it_is_made(tmp_path, monkeypatch):

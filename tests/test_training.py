@@ -1,4 +1,5 @@
 import math
+import os
 import subprocess
 import sys
 
@@ -6,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import PROJECT
 from small_problem import RECIPE, Line, recipe
 
 from matpretrain import objectives
@@ -284,7 +286,10 @@ print(*((part * 1.0).view(torch.int32).count_nonzero().item() for part in (least
 
 @pytest.mark.parametrize(("imported", "left"), [("import matpretrain.training", "0 0"), ("", f"{1 << 22} 8")])
 def test_subnormal_numbers_are_zero_in_all_threads(imported, left):
-    done = subprocess.run([sys.executable, "-c", SUBNORMAL.format(imported)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", SUBNORMAL.format(imported)],
+        env=os.environ | {"PYTHONPATH": str(PROJECT / "workflow/scripts")}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
     assert done.stdout.split() == left.split()
 
 
