@@ -87,6 +87,7 @@ def main():
         "atoms, per edge": (forms["atoms"], plain),
     }
     batches = torch.randperm(len(formulas))[: BATCH * STEPS].split(BATCH)
+    rows = sum(map(len, batches))
     with torch.inference_mode():
         outputs = torch.stack([net(inputs[batches[0]]) for inputs, net in forms.values()])
     print(f"{len(formulas)} formulas, {given.threads} threads, batches of {BATCH}")
@@ -96,7 +97,7 @@ def main():
         for _ in range(ROUNDS + 1):  # the first one warms up
             for name, (inputs, net) in forms.items():
                 taken[name].append(seconds(inputs, net, batches, part))
-        rates = {name: [BATCH * STEPS / t for t in times[1:]] for name, times in taken.items()}
+        rates = {name: [rows / t for t in times[1:]] for name, times in taken.items()}
         for name, rate in rates.items():
             ratios = [a / b for a, b in zip(rates["elements"], rate, strict=True)]
             print(

@@ -1,7 +1,7 @@
 """How a random forest should predict, judged on out-of-bag rows of the outer training parts: no test row is looked at.
 
-Prints a CSV: MAE of the mean and of the median of the trees that have not seen a row, with all or a third of the features per
-split, for each fold. Needs tables and features of the workflow:
+Prints a CSV: MAE of the mean and of the median of the trees that have not seen a row (or one of its group, where the split has
+groups), with all or a third of the features per split, for each fold. Needs tables and features of the workflow:
 
 snakemake -c1 -- results/data/matbench_steels/{table.csv,compositions.npz} results/features/matbench_steels/{magpie,fl}.npy
 forests.py matbench_steels:magpie matbench_steels:fl matbench_steels:onehot
@@ -37,13 +37,15 @@ def main():
         path = given.results / f"features/{dataset}/{kind}.npy"
         features = np.load(path) if path.exists() else FEATURES[kind](Compositions.read(folder / "compositions.npz"))
         target, fold = table["target"].to_numpy(), table["fold"].to_numpy()
+        group = table["group"].to_numpy() if "group" in table else None
         for k in fold_numbers(fold):
             train = fold != k
+            groups = None if group is None else group[train]
             for share in (1.0, 1 / 3):
                 forest = random_forest(0, given.trees, "median", share)
                 with parallel_config("threading", n_jobs=given.threads):
-                    forest.fit(features[train], target[train])
-                errors, _ = out_of_bag_errors(forest.out_of_bag(features[train]), target[train])
+                    forest.fit(features[train], target[train], groups)
+                errors, _ = out_of_bag_errors(forest.out_of_bag(features[train], groups), target[train])
                 mean, median = (errors[statistic].mean() for statistic in ("mean", "median"))
                 print(f"{name.replace(':', ',')},{share:.3g},{k},{mean:.5g},{median:.5g}", flush=True)
 

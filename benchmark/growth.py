@@ -82,7 +82,7 @@ def by_number(formulas):
 
 
 def by_elements(formulas):
-    """(quantity, size, seconds): a training step of Roost on compositions of n elements, and its attention alone."""
+    """(quantity, size, seconds): a training step of Roost on compositions of n elements."""
     compositions, _ = parse_formulas(formulas)
     count = compositions.count
     model = roost.Model(np.nan_to_num(matscholar_vectors()))

@@ -3,6 +3,7 @@
 Shared pages count once (proportional set size), so that forked folds are not charged for what they inherit.
 """
 
+import argparse
 import subprocess
 import sys
 import time
@@ -21,7 +22,15 @@ def proportional(process):
 
 
 if __name__ == "__main__":
-    command = subprocess.Popen(sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("command", nargs=argparse.REMAINDER, help="a program and its arguments")
+    words = parser.parse_args().command
+    if not words:
+        parser.error("name a command")
+    try:
+        command = subprocess.Popen(words)
+    except OSError as error:
+        parser.error(f"{words[0]}: {error.strerror}")
     root, largest, number = psutil.Process(command.pid), 0, 0
     while command.poll() is None:
         try:
