@@ -1,7 +1,7 @@
 """Training MEGNet: our loop against matgl's Lightning trainer and data loader, same model, structures and threads.
 
-Prints structures per second of the fastest epoch after the first. `orbits` (ours), `atoms` (ours on the whole graphs, as in pretraining) or `matgl`
-as the first argument, then the file of structures (.jsonl.gz) or the word aflow_prototypes.
+Prints structures per second of the fastest epoch after the first. `orbits` (ours), `atoms` (ours on the whole graphs, as in
+pretraining) or `matgl` as the first argument, then the file of structures (.jsonl.gz) or the word aflow_prototypes.
 """
 
 import argparse
