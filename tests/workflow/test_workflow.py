@@ -332,4 +332,4 @@ def test_formulas_are_predicted_by_all_seeds_of_a_network(finished):
     assert done.returncode == 1 and "new.csv: line 2 (id a): no element vector for Og" in error_line(done)
     assert len(read_csv(finished.folder / target)) == 2
     done = finished.snakemake(*write_config(finished.folder), "-n", "--", "results/predict/other.csv")
-    assert done.returncode == 1 and "MissingRuleException" in done.text
+    assert done.returncode == 1 and "'other' is not in the registry of predict" in done.text

@@ -125,14 +125,15 @@ def _fork(work, item):
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_child, args=(work, item, sender, os.getpid()))
-    process.start()
+    with deferred():  # what is raised in the callbacks of a fork is lost
+        process.start()
     sender.close()
     return receiver, process
 
 
 def _child(work, item, sender, parent):
-    global _parent
-    _parent = parent
+    global _parent, _deferred
+    _parent, _deferred = parent, 0
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)  # it died before it could take this process with it
