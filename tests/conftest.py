@@ -11,6 +11,7 @@ import torch
 import yaml
 from faults import fault, pytest_addoption, pytest_collection_modifyitems, pytest_configure  # noqa: F401
 
+from matpretrain import provenance
 from matpretrain.files import DataError
 
 torch.set_num_threads(1)  # other jobs may use the other cores
@@ -42,6 +43,18 @@ def shipped():
     for name in ("config", "datasets", "models", "pretraining"):
         config |= load(f"config/{name}.yaml")
     return config
+
+
+@pytest.fixture
+def own_package(tmp_path, monkeypatch):
+    """The folder of a package to which a user's modules can be added, which `check(config, tmp_path)` reads."""
+    package = tmp_path / "workflow/scripts/matpretrain"
+    package.mkdir(parents=True)
+    for path in provenance.PACKAGE.glob("*.py"):
+        (package / path.name).symlink_to(path)
+    (tmp_path / "workflow/schemas").symlink_to(PROJECT / "workflow/schemas")
+    monkeypatch.setattr(provenance, "PACKAGE", package)
+    return package
 
 
 def until(condition, seconds=30):

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from conftest import PROJECT, load, overlaid
 
-from matpretrain import provenance
 from matpretrain.configuration import check, set_environment
 from matpretrain.files import DataError
 from matpretrain.sources import EMBEDDED, SPECTRA
@@ -352,14 +351,8 @@ class Inputs:
 """
 
 
-def test_a_network_of_the_user_has_arguments_of_its_own(shipped, fault, tmp_path, monkeypatch):
-    package = tmp_path / "workflow/scripts/matpretrain"
-    package.mkdir(parents=True)
-    for path in provenance.PACKAGE.glob("*.py"):
-        (package / path.name).symlink_to(path)
-    (package / "mine.py").write_text(MINE)
-    (tmp_path / "workflow/schemas").symlink_to(PROJECT / "workflow/schemas")
-    monkeypatch.setattr(provenance, "PACKAGE", package)
+def test_a_network_of_the_user_has_arguments_of_its_own(shipped, fault, tmp_path, own_package):
+    (own_package / "mine.py").write_text(MINE)
 
     def checked(**arguments):
         check(overlaid(shipped, {"models": {"own": {"encoder": "mine", "label": "own", "arguments": arguments}}}), tmp_path)
@@ -367,7 +360,7 @@ def test_a_network_of_the_user_has_arguments_of_its_own(shipped, fault, tmp_path
     checked(size=256, width=32)
     with pytest.raises(DataError, match="models.own.arguments.depth: mine has no such argument, it has size, width"):
         checked(depth=1)
-    (package / "broken.py").write_text("class Model:\n    def __init__(self:\n        pass\n")
+    (own_package / "broken.py").write_text("class Model:\n    def __init__(self:\n        pass\n")
     broken = {"models": {"own": {"encoder": "broken", "label": "own"}}}
     with fault("A network's module that is no Python", "matpretrain/broken.py: line 2: no Python (", "correct it"):
         check(overlaid(shipped, broken), tmp_path)

@@ -12,7 +12,7 @@ import yaml
 from conftest import PROJECT, overlaid
 from small_problem import recipe
 
-from matpretrain import provenance, roost
+from matpretrain import roost
 from matpretrain.composition import matscholar_vectors, parse_formulas
 from matpretrain.configuration import check
 from matpretrain.objectives import Pretext
@@ -25,15 +25,9 @@ VECTORS = np.nan_to_num(matscholar_vectors())
 
 
 @pytest.fixture
-def module(tmp_path, monkeypatch):
-    """The module, in a copy of the package for what reads its text."""
-    package = tmp_path / "workflow/scripts/matpretrain"
-    package.mkdir(parents=True)
-    for path in provenance.PACKAGE.glob("*.py"):
-        (package / path.name).symlink_to(path)
-    (package / "mean_vector.py").write_text(CODE)
-    (tmp_path / "workflow/schemas").symlink_to(PROJECT / "workflow/schemas")
-    monkeypatch.setattr(provenance, "PACKAGE", package)
+def module(own_package, monkeypatch):
+    """The module, in a package for what reads its text."""
+    (own_package / "mean_vector.py").write_text(CODE)
     own = ModuleType("matpretrain.mean_vector")
     exec(CODE, vars(own))
     monkeypatch.setitem(sys.modules, "matpretrain.mean_vector", own)
