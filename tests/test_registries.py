@@ -7,6 +7,7 @@ from conftest import PROJECT, overlaid
 from entries import SSL, model, strategy
 
 from matpretrain.configuration import check
+from matpretrain.files import DataError
 from matpretrain.registries import recipe_of
 from matpretrain.subsets import for_rows
 
@@ -288,6 +289,18 @@ def test_what_holds_for_many_rows(shipped):
     assert for_rows(shorter, np.repeat([0, 1, 1], 3000)) == enough | {"epochs": 2}, "what is asked for in the recipe wins"
     own = overlaid(shipped, {"datasets": {"matbench_log_kvrh": {"recipe": {"large": {"rows": 9000}}}}})
     assert recipe_of(own, "matbench_log_kvrh", "roost")["large"] == {"rows": 9000, "epochs": 150, "learning_rate": 3e-4}
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"default_recipes": {"finder": {"large": {"epochs": 3}}}}, "default_recipes.finder.large: it has no rows"),
+        ({"encoder_recipes": {"all": {"epochs": 3}}}, "encoder_recipes.all: no model has this encoder"),
+    ],
+)
+def test_keys_of_a_recipe_that_nothing_would_read_are_refused(shipped, changes, line):
+    with pytest.raises(DataError, match=line):
+        check(overlaid(shipped, changes), PROJECT)
 
 
 def test_keys_of_a_dataset_win_over_those_of_an_encoder_and_of_spectra(shipped):

@@ -5,6 +5,7 @@ import hashlib
 import os
 
 from matpretrain.files import absent, sha256
+from snakemake.cli import get_argument_parser
 
 # The user's mirror, else a folder of the checkout: raw files that are missing are downloaded into it.
 # However the mirror is spelt, `mirror/` or `./mirror`: a file of another name would make everything anew.
@@ -36,6 +37,14 @@ def parts_of(corpus):
     """A corpus and, where it is a union, what that is made of, down to the sources."""
     parts = config["corpora"].get(corpus, {}).get("of", [])
     return [corpus, *(name for part in parts for name in parts_of(part))]
+
+
+@functools.cache
+def asked():
+    """Targets of the command line: Snakemake tells a workflow no others before it plans."""
+    if Path(sys.argv[0]).name not in ("snakemake", "__main__.py"):
+        return []
+    return get_argument_parser().parse_known_args()[0].targets
 
 
 def asking():
@@ -142,7 +151,7 @@ def downloaded_file(dataset):
         refuse(
             f"config key datasets.{dataset}.matminer: there is no {name!r}; the nearest are {registries.nearest(name, known)}"
         )
-    return raw(f"downloads/{matminer_name(dataset)}.json.gz")
+    return raw(f"downloads/{name}.json.gz")
 
 
 def raw_file(wildcards):

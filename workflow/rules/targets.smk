@@ -1,14 +1,6 @@
 """Targets that no rule makes end the call before anything is planned. No rules."""
 
 from matpretrain.targets import unmade
-from snakemake.cli import get_argument_parser
-
-
-def asked():
-    """Targets of the command line: Snakemake tells a workflow no others before it plans."""
-    if Path(sys.argv[0]).name not in ("snakemake", "__main__.py"):
-        return []
-    return get_argument_parser().parse_known_args()[0].targets
 
 
 def is_made(target):

@@ -43,7 +43,8 @@ def read(entry, path, kind):
         target = "target" if "matbench" in entry else entry["target"]
         return read_table(path, target, structure="structure_id" if entry.get("structures") else None)
     if kind == "csv":
-        read_any, own = read_split if Path(path).is_dir() else read_table, {key: entry.get(key) for key in ("fold", "group")}
+        read_any = read_split if Path(path).is_dir() else read_table
+        own = {key: entry.get(key) for key in ("fold", "group")}
         table = read_any(path, entry["target"], entry.get("formula", "formula"), entry.get("id"), **own)
         table = with_own_split(table, path, **own)
     elif kind == "download":

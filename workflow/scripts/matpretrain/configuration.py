@@ -162,7 +162,7 @@ def _expand_home(config):
 def _check_splits(config):
     """Test parts that fit beside each other, and training subsets that fit beside a test part; columns that split, alone."""
     for name, entry in config["datasets"].items():
-        for column, others in (("fold", (*SPLIT, "one_per_composition")), ("group", ("split",))):
+        for column, others in (("fold", SPLIT), ("group", ("split",))):
             if column in entry and "csv" not in entry:
                 refuse(f"datasets.{name}.{column}", "it names a column of a CSV of yours; add csv: PATH or remove it")
             for other in [other for other in others if column in entry and other in entry]:

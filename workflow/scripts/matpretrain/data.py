@@ -144,9 +144,10 @@ def read_split(folder, *arguments, **options):
 def with_own_split(table, path, fold=None, group=None):
     """Return the table whose columns fold and group, where the user named them, are numbers in place of text.
 
-    Labels of folds are numbered in their order, as numbers where all are; rows without one only train (NEVER_TESTED).
+    Labels of folds are numbered from 0 in their order, as numbers where all are; rows without one only train (NEVER_TESTED).
 
     Args:
+        table: a data frame of `read_table` with these columns.
         fold, group: names of the user's columns.
 
     Raises:
@@ -161,9 +162,11 @@ def with_own_split(table, path, fold=None, group=None):
         label = table["fold"].replace("", np.nan)
         number = pd.to_numeric(label, errors="coerce")
         code = pd.factorize(label if number.isna().ne(label.isna()).any() else number, sort=True)[0]
-        if code.max() == NEVER_TESTED or (code == 0).all():
-            words = "is empty in all rows" if code.max() == NEVER_TESTED else f"is {label.iloc[0]} in all rows"
-            raise DataError(f"{path}: {fold} {words}; name the part in which each row is tested, nothing where it only trains")
+        if len(set(code)) == 1:
+            words = "empty" if code[0] == NEVER_TESTED else label.iloc[0]
+            raise DataError(
+                f"{path}: {fold} is {words} in all rows; name the part in which each row is tested, nothing where it only trains"
+            )
         table = table.assign(fold=code)
     return table
 

@@ -48,20 +48,25 @@ def check_registries(config):
     _check_runs(config)
 
 
-def recipe_of(config, dataset, encoder):
-    """How a network is trained on a dataset.
+def _recipe_layers(config, dataset, encoder):
+    """{config key: keys of the recipe} of a network on a dataset, or None; each wins over those before it."""
+    entry = config["datasets"].get(dataset, {})
+    layers = {f"default_recipes.{name}": config["default_recipes"].get(name, {}) for name in ("all", encoder)}
+    layers |= {"recipe": config["recipe"], f"encoder_recipes.{encoder}": config["encoder_recipes"].get(encoder, {})}
+    if "energies" in entry:
+        layers["enz.recipe"] = config["enz"]["recipe"]
+    return layers | {f"datasets.{dataset}.recipe": entry.get("recipe", {})}
 
-    What all networks have by default, those with the encoder, `recipe`, `encoder_recipes`, spectra and the dataset: each wins over
-    those before it, also over what these say in `large` of the same keys.
+
+def recipe_of(config, dataset, encoder):
+    """How a network is trained on a dataset: what all have by default, those with the encoder, `recipe`, `encoder_recipes`, spectra and
+    the dataset. Each wins over those before it, also over what these say of the same keys in `large`.
 
     Args:
         dataset: name in the registry; None leaves the keys of datasets out.
     """
-    entry, defaults = config["datasets"].get(dataset, {}), config["default_recipes"]
-    of_spectra = config["enz"]["recipe"] if "energies" in entry else {}
-    general = (defaults["all"], defaults.get(encoder, {}), config["recipe"], config["encoder_recipes"].get(encoder, {}))
     recipe, large = {}, {}
-    for keys in (*general, of_spectra, entry.get("recipe", {})):
+    for keys in _recipe_layers(config, dataset, encoder).values():
         large = {key: value for key, value in large.items() if key not in keys} | keys.get("large", {})
         recipe |= keys
     return recipe | {"large": large} if large else recipe
@@ -138,8 +143,8 @@ def _check_references(config):
         if not any(name in config[kind] for kind in kinds):
             refuse(key, unregistered(name, kinds, config))
     encoders = sorted({entry["encoder"] for entry in config["models"].values() if "encoder" in entry})
-    for section in ("default_recipes", "encoder_recipes"):
-        for name in config[section].keys() - {"all", *encoders}:
+    for section, known in (("default_recipes", ["all", *encoders]), ("encoder_recipes", encoders)):
+        for name in [name for name in config[section] if name not in known]:
             refuse(f"{section}.{name}", f"no model has this encoder; the nearest are {nearest(name, encoders)}")
     _check_large(config, encoders)
     for study, entry in config["subsets"].items():
@@ -151,9 +156,7 @@ def _check_large(config, encoders):
     """What holds from many training rows on says from how many."""
     for dataset, encoder in product((None, *config["datasets"]), encoders):
         if "rows" not in recipe_of(config, dataset, encoder).get("large", {"rows": 1}):
-            layers = {"recipe": config["recipe"], f"encoder_recipes.{encoder}": config["encoder_recipes"].get(encoder, {})}
-            layers[f"datasets.{dataset}.recipe"] = config["datasets"].get(dataset, {}).get("recipe", {})
-            key = next(key for key, keys in layers.items() if "large" in keys)
+            key = next(key for key, keys in _recipe_layers(config, dataset, encoder).items() if "large" in keys)
             refuse(f"{key}.large", "it has no rows; say from how many training rows on these keys hold")
 
 
