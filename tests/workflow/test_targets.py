@@ -319,6 +319,12 @@ def test_targets_that_cannot_be_made_name_the_key(checkout, fault, what, target,
         checkout.make("-n", "--", target)
 
 
+def test_who_else_needs_a_corpus_is_named_where_networks_train_together(checkout, fault):
+    words = ["corpora.oqmd", "csv: PATH", "needed by roost-ssl, pretrained by ssl on huang2024"]
+    with fault("A network that trains together with pretrained ones, without a mirror", *words):
+        checkout.make("-n", "--config", "cohort=all", "--", "results/finetune/matbench_steels/roost/seed0/predictions.csv")
+
+
 @pytest.mark.parametrize(
     ("what", "target", "words"),
     [

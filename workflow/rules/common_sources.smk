@@ -55,6 +55,8 @@ def asking():
     named = {s: s for s in config["pretraining"] if s in words}
     if not (models or named or words & config["corpora"].keys()):
         models = MODELS
+    elif models and config["cohort"] == "all":
+        models = [*models, *MODELS]  # which train in the same jobs
     found = {}
     for model in models:
         for s in strategies_of(model):
