@@ -15,6 +15,8 @@ from matpretrain import provenance
 from matpretrain.files import DataError
 
 torch.set_num_threads(1)  # other jobs may use the other cores
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # before Triton is imported: test_kernels.py
 HANGS = 1200  # seconds after which a workflow of these tests, minutes at most, counts as hanging
 PROJECT = Path(__file__).resolve().parents[1]
 OFFLINE = Path(__file__).with_name("offline")

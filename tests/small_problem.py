@@ -42,3 +42,9 @@ def all_folds(training, threads, say, state):
     """What a job of one Training makes of all outer folds: predictions, history, what is kept of each fold."""
     folds.finetune([training], threads, say, state)
     return folds.read_folds(training, state)
+
+
+def far(found, expected, least=1e-12):
+    """Norm of the difference by that of what is expected, or by `least` where that is smaller."""
+    found, expected = found.detach().cpu().double(), expected.detach().cpu().double()
+    return ((found - expected).norm() / expected.norm().clamp(min=least)).item()

@@ -1,6 +1,6 @@
 """What only a CUDA device shows, against the same on the CPU. Needs torch, numpy, pandas and safetensors of the project:
 
-PYTHONPATH=workflow/scripts:tests python -m pytest -c /dev/null --noconftest tests/test_gpu.py
+PYTHONPATH=workflow/scripts:tests python -m pytest -c /dev/null --noconftest tests/test_gpu.py tests/test_kernels.py
 """
 
 import itertools
@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from small_problem import recipe
+from small_problem import far, recipe
 
-from matpretrain import attention, finder, objectives, packed, replay, roost, states, supervised
+from matpretrain import finder, objectives, packed, replay, roost, states, supervised
 from matpretrain.cohort import Cohort
 from matpretrain.composition import Compositions
 from matpretrain.training import fit, predict, predict_members
@@ -44,38 +44,6 @@ def networks(vectors, device, network=roost):
         torch.manual_seed(seed)
         made.append(network.Model(vectors, 2).to(device))
     return made
-
-
-def far(found, expected, least=1e-12):
-    """Norm of the difference by that of what is expected, or by `least` where that is smaller."""
-    found, expected = found.detach().cpu().double(), expected.detach().cpu().double()
-    return ((found - expected).norm() / expected.norm().clamp(min=least)).item()
-
-
-@pytest.mark.parametrize("pooled", [False, True])
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 4e-2)])
-def test_kernels_equal_the_definition(pooled, dtype, tolerance):
-    torch.manual_seed(0)
-    count = torch.tensor([[1, 3, 2, 5, 13], [4, 1, 9, 2, 6]])
-    offset = torch.nn.functional.pad(count.cumsum(1), (1, 0))
-    shapes = [(2, 32, 64), (2, 1536, 64), (2, 1536, 64), (2, 1536), (2, 3, 256), (2, 32, 3)]
-    drawn = [torch.randn(shape, dtype=torch.float64) / (8 if k in (1, 2, 3, 4) else 1) for k, shape in enumerate(shapes)]
-    results = {}
-    for device, kind in ((CPU, torch.float64), (GPU, torch.float32)):
-        h, receiver, sender, bias, gate, prior = leaves = [x.detach().to(device, kind).requires_grad_() for x in drawn]
-        if device == CPU:
-            pairs = [attention._attend_padded(h[c], None if pooled else receiver[c], sender[c], bias[c], gate[c], prior[c], offset[c])
-                     for c in range(2)]  # fmt: skip
-            message, total = (torch.stack(parts) for parts in zip(*pairs, strict=True))
-        else:
-            u, v = (None if pooled else (h @ receiver.mT).to(dtype)), (h @ sender.mT).to(dtype)
-            options = (offset.to(GPU), attention.SLOPE, attention.EPSILON)
-            message, total = attention.kernels.StackedAttention.apply(u, v, bias, gate, prior, *options)
-        weight = torch.linspace(1, 2, message.numel(), dtype=torch.float64).view(message.shape).to(device)
-        ((message.double() * weight).sum() + (total.double() * weight.sum(-1)).sum()).backward()
-        results[device] = [message, total, *(leaf.grad for leaf in leaves)]
-    for found, expected in zip(results[GPU], results[CPU], strict=True):
-        assert (found is None) == (expected is None) and (found is None or far(found, expected) < tolerance)
 
 
 @pytest.mark.parametrize("network", [roost, finder])
