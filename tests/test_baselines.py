@@ -140,16 +140,16 @@ def test_a_subset_is_fitted_again_to_the_rows_that_were_drawn(tmp_path, table):
     assert all(np.array_equal(array, expected[name]) for name, array in baselines.train.arrays().items())
 
 
-def test_out_of_bag_means_that_no_row_of_the_group_was_seen(tmp_path, table, monkeypatch):
+def test_forests_are_scaled_on_groups_that_were_not_seen(tmp_path, table, monkeypatch):
     compositions, _ = parse_formulas(table["formula"].tolist())
     features, target = np.repeat(FEATURES["magpie"](compositions), 2, axis=0), np.repeat(table["target"].to_numpy(), 2)
     target = target + np.random.default_rng(0).normal(0, 0.1 * target.std(), 120)
     groups = np.repeat(np.arange(60), 2)
     alone, grouped = (estimators.random_forest(0, 50).fit(features, target, g) for g in (None, groups))
     assert grouped.deviation_factor > 1.5 * alone.deviation_factor  # the twin, of nearly the same target, was mostly seen
-    pairs = grouped.out_of_bag(features, groups).reshape(50, 60, 2)
-    assert np.array_equal(pairs[..., 0], pairs[..., 1], equal_nan=True) and 0 < np.isnan(pairs).mean() < 1
-    monkeypatch.setitem(ARGUMENTS, "trees", 50)  # of 20, too few have seen neither twin to scale anything
+    pairs = grouped.held_out(features, target, groups).reshape(10, 60, 2)
+    assert np.array_equal(pairs[..., 0], pairs[..., 1]) and np.isfinite(pairs).all()
+    monkeypatch.setitem(ARGUMENTS, "trees", 50)
     twice = table.loc[groups].reset_index(drop=True).assign(target=target, group=groups, id=np.arange(120))
     apart = fit(tmp_path / "apart", twice.drop(columns="group"))
     before = fit(tmp_path / "seed0", twice)

@@ -49,7 +49,7 @@ def test_what_is_not_a_formula_is_refused(formula):
         parse_formula(formula)
 
 
-@pytest.mark.parametrize("formula", ["SiC 4H", "C 3C", "Fe2O3 P63", "H2O 2", "MoS2 2H"])
+@pytest.mark.parametrize("formula", ["SiC 4H", "C 3C", "Fe2O3 P63", "H2O 2", "MoS2 2H", "Al 6061", "Cu2O 99.9", "Ni 718"])
 def test_what_stands_behind_a_blank_is_no_atoms(formula):
     with pytest.raises(ValueError, match=f"holds '{formula.split()[1]}' behind a blank"):
         parse_formula(formula)

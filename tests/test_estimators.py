@@ -63,6 +63,26 @@ def test_the_statistic_is_chosen_on_rows_out_of_bag(skewed):
     assert errors["mean"].mean() < errors["median"].mean()
 
 
+@pytest.mark.parametrize("size", [1, 5, 20])
+def test_deviations_hold_for_new_groups_of_any_size(size):
+    """Rows of a group share features and a part of the target, which no other group tells."""
+    random = np.random.default_rng(size)
+    groups = np.repeat(np.arange(800 // size), size)
+    features = random.normal(size=(len(groups) // size, 4))[groups]
+    target = features[:, 0] + random.normal(size=len(groups) // size)[groups] + 0.1 * random.normal(size=len(groups))
+    old = groups < groups.max() // 2
+    forest = random_forest(0, 100).fit(features[old], target[old], groups[old])
+    prediction, deviation = forest.predict(features[~old], return_std=True)
+    assert forest.scaled
+    assert np.mean(np.abs(prediction - target[~old]) <= deviation) == pytest.approx(0.68, abs=0.15 if size == 20 else 0.07)
+
+
+def test_a_single_group_scales_nothing(skewed):
+    features, target = skewed
+    forest = random_forest(0, 20).fit(features[:50], target[:50], np.zeros(50, int))
+    assert str(forest) == "median of 20 trees, deviations not scaled" and forest.deviation_factor == 1
+
+
 def test_rows_that_every_tree_has_seen_do_not_count():
     predictions = np.array([[1.0, np.nan, 4.0], [3.0, np.nan, np.nan]])
     errors, unseen = out_of_bag_errors(predictions, np.array([0.0, 9.0, 1.0]))

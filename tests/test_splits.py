@@ -105,10 +105,14 @@ OWN = "formula,gap,part,lab\nFe2O3,1,10,a\nSi,2,9,a\nNaCl,3,,b\nKCl,4,9,c\nGaAs,
 def test_own_folds_are_numbered_in_their_order_and_rows_without_one_only_train(tmp_path):
     assert prepared(tmp_path, OWN, fold="part")[0]["fold"].tolist() == [1, 0, -1, 0, 1]
     words = OWN.replace("10", "holdout").replace("9", "cluster 2")
-    table = prepared(tmp_path, words, fold="part", group="lab")[0]
-    assert table["fold"].tolist() == [1, 0, -1, 0, 1] and table["group"].tolist() == [0, 0, 1, 2, 1]
+    table = prepared(tmp_path, words.replace("2,a", "2,d").replace("t,b", "t,a"), fold="part", group="lab")[0]
+    assert table["fold"].tolist() == [1, 0, -1, 0, 1] and table["group"].tolist() == [0, 1, 2, 3, 0]
     single = prepared(tmp_path, OWN.replace(",9,", ",,"), fold="part")[0]
     assert single["fold"].tolist() == [0, -1, -1, -1, 0], "a single hold-out"
+    for trains, validates in (("Train", "val"), ("training", "valid"), ("-1", "-1")):
+        words = OWN.replace(",10,", ",test,").replace(",9,", f",{trains},").replace(",,", f",{validates},")
+        table, said = prepared(tmp_path, words, fold="part")
+        assert table["fold"].tolist() == [0, -1, -1, -1, 0] and "rows per test part: 2; 3 rows only train" in said
 
 
 def test_own_groups_stay_in_one_fold_also_where_rows_are_dropped(tmp_path):
@@ -126,7 +130,8 @@ def test_own_groups_stay_in_one_fold_also_where_rows_are_dropped(tmp_path):
 @pytest.mark.parametrize(
     ("what", "text", "entry", "line"),
     [
-        ("A column of folds that is empty", OWN.replace(",9,", ",,").replace(",10,", ",,"), {"fold": "part"}, "part is empty in all rows; name the part"),
+        ("A column of folds that is empty", OWN.replace(",9,", ",,").replace(",10,", ",,"), {"fold": "part"}, "part is in no row a test part; name the part"),
+        ("A group in two folds", OWN.replace(",9,c", ",9,a").replace(",10,a", ",9,a"), {"fold": "part", "group": "lab"}, "line 6 (id row-5): other rows with this lab have another part; keep each in one"),
         ("A column of folds in which all rows are tested at once", OWN.replace(",,b", ",9,b").replace("10", "9"), {"fold": "part"}, "part is 9 in all rows; name the part"),
         ("A row without a group", OWN.replace(",c", ","), {"group": "lab"}, "line 5 (id row-4): lab is empty; give the row a group"),
         ("A column of folds that is not there", OWN, {"fold": "split"}, "no column 'split' (it has formula, gap, part, lab)"),

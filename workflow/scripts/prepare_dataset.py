@@ -22,7 +22,7 @@ from matpretrain.files import DataError, atomic_path, check_hash, write_csv
 from matpretrain.graphs import KNOWN
 from matpretrain.jobs import job
 from matpretrain.sources import read_download, read_embedded, registered
-from matpretrain.splits import SPLIT, fold_numbers
+from matpretrain.splits import NEVER_TESTED, SPLIT, fold_numbers
 
 NAMED = 20  # dropped rows whose ids are printed
 
@@ -96,6 +96,10 @@ def prepare_dataset(name, entry, path, kind, unknown_elements, table_path, compo
     say(
         f"{len(table)} rows, {len(np.unique(number))} distinct compositions, {n_read - len(table)} dropped, from {where} ({kind})"
     )
+    if given:
+        tested = table["fold"].value_counts()
+        parts = ", ".join(str(tested[fold]) for fold in fold_numbers(table["fold"]))
+        say(f"rows per test part: {parts}; {tested.get(NEVER_TESTED, 0)} rows only train")
     n_shared = 0 if official else shared(number, table["fold"].to_numpy()).sum()
     if n_shared:
         remedy = f": config key datasets.{name}.split: group_by_formula keeps them together"

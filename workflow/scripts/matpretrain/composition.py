@@ -21,6 +21,7 @@ MISREAD = re.compile(  # what pymatgen would take for something else, in silence
 BEHIND = re.compile(  # a polytype, space group or number behind a blank, in which pymatgen sees further atoms
     r"\s(?P<digits>\d[\d.]*(?![eE][-+\d])[A-Za-z]\S*)"  # SiC 4H
     r"|(?<!\S)[A-Z][^\s()\[\]{}]*[A-Z][^\s()\[\]{}]*\s+(?P<rest>[PICF]?\d+)$"  # BaTiO3 P4, H2O 2; not Fe 2 O 3
+    r"|^\S+\s+(?P<grade>\d{3,}|\d*\.\d+)$"  # Al 6061, Cu2O 99.9; not C 60
 )
 
 # The dot of a double salt or an adduct: CaO.2SiO2, in which pymatgen reads O2.2. A share, as in Ba0.5Sr0.5TiO3, has 0 or

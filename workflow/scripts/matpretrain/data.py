@@ -22,6 +22,7 @@ from matpretrain.splits import MATBENCH_SEED, NEVER_TESTED, outer_folds
 UNREADABLE = (ValueError, OSError, EOFError, ImportError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError)
 REGISTRY = "name the right column in the registry"
 GIVEN = {"train.csv": NEVER_TESTED, "val.csv": NEVER_TESTED, "test.csv": 0}  # files of a split that comes with the data: fold
+TRAINS = ("train", "training", "val", "valid", "validation", "-1")  # words in a column of folds for rows that are not tested
 LARGEST = 1e100  # of targets
 TEXT = {"dtype": str, "keep_default_na": False, "skip_blank_lines": False, "header": None}  # how pandas reads a CSV as it is
 
@@ -144,14 +145,15 @@ def read_split(folder, *arguments, **options):
 def with_own_split(table, path, fold=None, group=None):
     """Return the table whose columns fold and group, where the user named them, are numbers in place of text.
 
-    Labels of folds are numbered from 0 in their order, as numbers where all are; rows without one only train (NEVER_TESTED).
+    Labels of folds are numbered from 0 in their order, as numbers where all are; rows without one, or with one of TRAINS, only train
+    (NEVER_TESTED).
 
     Args:
         table: a data frame of `read_table` with these columns.
         fold, group: names of the user's columns.
 
     Raises:
-        DataError: no row has a fold, or one fold has all rows; a row without a group, named.
+        DataError: no row has a fold, or one fold has all rows; a row without a group, or whose group is in another fold too, named.
     """
     if group:
         without = np.flatnonzero(table["group"].fillna("") == "")
@@ -159,15 +161,21 @@ def with_own_split(table, path, fold=None, group=None):
             raise DataError(f"{place(table, path, without)}: {group} is empty; give the row a group, of its own if need be")
         table = table.assign(group=pd.factorize(table["group"])[0])
     if fold:
-        label = table["fold"].replace("", np.nan)
+        label = table["fold"].mask(table["fold"].fillna("").str.lower().isin(("", *TRAINS)))
         number = pd.to_numeric(label, errors="coerce")
         code = pd.factorize(label if number.isna().ne(label.isna()).any() else number, sort=True)[0]
         if len(set(code)) == 1:
-            words = "empty" if code[0] == NEVER_TESTED else label.iloc[0]
+            words = "in no row a test part" if code[0] == NEVER_TESTED else f"{label.iloc[0]} in all rows"
             raise DataError(
-                f"{path}: {fold} is {words} in all rows; name the part in which each row is tested, nothing where it only trains"
+                f"{path}: {fold} is {words}; name the part in which each row is tested, nothing or train where it only trains"
             )
         table = table.assign(fold=code)
+    if fold and group:
+        split = np.flatnonzero(table["fold"] != table.groupby("group")["fold"].transform("first"))
+        if len(split):
+            raise DataError(
+                f"{place(table, path, split)}: other rows with this {group} have another {fold}; keep each in one, or remove group"
+            )
     return table
 
 

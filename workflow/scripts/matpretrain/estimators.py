@@ -13,6 +13,7 @@ from matpretrain.calibration import NORMAL, deviation_factor
 # Standard deviation of targets below which they are scaled up: scikit-learn splits no node whose variance is below 2.2e-16.
 SMALL = 1e-3
 FAR = 1e4  # mean of targets beside their deviation from which on it is taken off: impurities are differences of squares
+PARTS = 5  # into which groups are divided to be held out in turn
 STATISTICS = {"median": np.nanmedian, "mean": np.nanmean}  # out of bag, a tree that has seen a row says NaN
 
 
@@ -35,22 +36,30 @@ class Forest:
         self.statistic = prediction
 
     def __str__(self):
-        return f"{self.statistic} of {self.forest.n_estimators} trees"
+        return f"{self.statistic} of {self.forest.n_estimators} trees" + ", deviations not scaled" * (not self.scaled)
 
     def fit(self, features, target, groups=None):
         """Grow the trees on features [rows, n] and targets [rows], choose the statistic, scale the deviations; returns self.
 
         Args:
-            groups: [rows] labels of rows that new rows are not like, or None: a tree that has seen one of a group has seen all.
+            groups: [rows] labels of rows that new rows are not like, or None. With groups further, smaller forests say what new rows
+                will be like (`held_out`), since of large ones every tree has seen some row.
         """
+        self.grow(features, target)
+        trees = self.out_of_bag(features) if groups is None else self.held_out(features, target, groups)
+        names = list(STATISTICS) if self.prediction == "auto" else [self.prediction]
+        errors, unseen = out_of_bag_errors(trees, target, names)
+        self.statistic = min(names, key=lambda name: errors[name].mean()) if unseen.any() else names[0]
+        factor = deviation_factor(errors[self.statistic], np.nanstd(trees[:, unseen], axis=0)) if unseen.any() else None
+        self.scaled, self.deviation_factor = factor is not None, factor or 1.0
+        return self
+
+    def grow(self, features, target):
+        """Grow the trees alone; returns self."""
         std = target.std() or 1.0
         self.unit = 1.0 if std > SMALL else 2.0 ** np.floor(np.log2(std))  # a power of two: nothing is rounded
         self.offset = target.mean() if abs(target.mean()) > FAR * std else 0.0
         self.forest.fit(features, (target - self.offset) / self.unit)
-        trees = self.out_of_bag(features, groups)
-        errors, unseen = out_of_bag_errors(trees, target, STATISTICS if self.prediction == "auto" else [self.prediction])
-        self.statistic = min(errors, key=lambda name: errors[name].mean())
-        self.deviation_factor = deviation_factor(errors[self.statistic], np.nanstd(trees[:, unseen], axis=0)) or 1.0
         return self
 
     def trees(self, features):
@@ -58,11 +67,25 @@ class Forest:
         features = np.asarray(features, np.float32)  # what trees compare with
         return np.stack([tree.predict(features) for tree in self.forest.estimators_]) * self.unit + self.offset
 
-    def out_of_bag(self, features, groups=None):
-        """Predictions [trees, rows] for the rows it was fitted to, NaN where a tree has seen the row or one of its group [rows]."""
+    def out_of_bag(self, features):
+        """Predictions [trees, rows] for the rows it was fitted to, NaN where a tree has seen the row."""
         predictions = self.trees(features)
         for tree, rows in zip(predictions, self.forest.estimators_samples_, strict=True):
-            tree[rows if groups is None else np.isin(groups, groups[rows])] = np.nan
+            tree[rows] = np.nan
+        return predictions
+
+    def held_out(self, features, target, groups):
+        """Predictions [trees / PARTS, rows] for all rows by forests that are grown without a part of the groups [rows] each; NaN where
+        there is one group only."""
+        from sklearn.base import clone
+        from sklearn.model_selection import GroupKFold
+
+        n_trees, n_groups = max(2, self.forest.n_estimators // PARTS), len(np.unique(groups))
+        predictions = np.full((n_trees, len(target)), np.nan)
+        parts = GroupKFold(min(PARTS, n_groups)).split(features, groups=groups) if n_groups > 1 else ()
+        for train, rest in parts:
+            smaller = Forest(clone(self.forest).set_params(n_estimators=n_trees), self.prediction)
+            predictions[:, rest] = smaller.grow(features[train], target[train]).trees(features[rest])
         return predictions
 
     def predict(self, features, return_std=False):
