@@ -78,7 +78,12 @@ def test_rows_of_one_composition_carry_their_group_where_they_stay_together(tmp_
     path.write_text("\n".join(["formula,gap", "Fe2O3,1", "O6Fe4,2", "Si,3", "NaCl,4", "ClNa,5", "KCl,6"]))
     outputs = tmp_path / "table.csv", tmp_path / "compositions.npz"
     entry = {"target": "gap", "n_folds": 2}
-    for split, groups in (("random", None), ("group_by_formula", [0, 0, 1, 2, 2, 3])):
+    path.write_text(path.read_text().replace("KCl,6", "KCl,6\nFeO,7"))
+    for split, groups in (
+        ("random", None),
+        ("group_by_chemical_system", [0, 0, 1, 2, 2, 3, 0]),
+        ("group_by_formula", [0, 0, 1, 2, 2, 3, 4]),
+    ):
         prepare_dataset("mine", entry | {"split": split}, path, "csv", "error", *outputs, print)
         table = read_csv(outputs[0])
         assert (table["group"].tolist() if "group" in table else None) == groups

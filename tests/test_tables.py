@@ -13,7 +13,7 @@ from scipy import stats
 
 from matpretrain import plots, plots_finder, statistics
 from matpretrain.files import read_csv, write_csv
-from matpretrain.tables import markdown_table
+from matpretrain.tables import markdown_table, printed
 
 LABELS = {"a": "Alloys", "b": "Borides", "roost": "Roost", "rf": "RF", "crabnet": "CrabNet"}
 PAPER = pd.DataFrame(
@@ -61,7 +61,7 @@ def test_the_paper_stands_beside_our_rows(ours):
         [("a", "dummy", 20.0, 2.0), ("b", "CrabNet", 123.0, 4.56), ("a", "other", 1.0, 1.0)],
         columns=["dataset", "submission", "mean", "std_population"],
     )
-    text = tabulate_huang2024.markdown(table, published, LABELS, {"a": "eV", "b": "MPa"})
+    text = tabulate_huang2024.markdown(table, published, LABELS, {"a": "eV", "b": "MPa"}, {"a": 0.1, "b": 0})
     head, _, alloys, borides, _, *notes = text.splitlines()
     assert head == (
         "| dataset | unit | Roost, ours | Roost, paper | Roost ensemble, ours | RF, ours | RF, paper "
@@ -71,7 +71,15 @@ def test_the_paper_stands_beside_our_rows(ours):
         "| Alloys | eV | 6.0000 ± 2.0000 | 6.5000 ± 0.5000 | 0.0000 ± 0.0000 | 9.5000 ± 3.1667 | 9.0000 (!) | 20.0000 ± 2.0000 |  |"
     )
     assert borides == "| Borides | MPa |  |  |  | 250.0 ± 83.3 | 300.0 ± 10.0 |  | 123.0 ± 4.6 |"
-    assert notes[1].endswith("(seeds: Alloys 2).") and notes[2] == "* (!) Alloys, RF: the mean is another table's."
+    assert notes[1].endswith("(seeds: Alloys 2).") and notes[3] == "* (!) Alloys, RF: the mean is another table's."
+    assert "(Alloys 10%); baselines learn all of them" in notes[2]
+
+
+def test_what_others_printed_stands_beside_the_same_rows_and_folds_only(tmp_path):
+    write_csv(PAPER, tmp_path / "paper.csv")
+    found = printed(tmp_path / "paper.csv", ["a", "mine"])
+    assert found["dataset"].tolist() == ["a"] * 4 and list(found.columns) == list(PAPER.columns)
+    assert not len(printed(tmp_path / "paper.csv", []))
 
 
 def test_every_pair_is_tested_and_adjusted_over_the_whole_table():

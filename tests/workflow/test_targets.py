@@ -189,6 +189,13 @@ def test_matbench_tasks_from_a_mirror_are_recorded_for_the_leaderboard(mirror, c
     for task in recorded.tasks:
         expected = published.loc[(task.dataset_name, "dummy"), [f"fold_{k}" for k in range(5)]]
         assert [task.results[f"fold_{k}"]["scores"]["mae"] for k in range(5)] == pytest.approx(expected.tolist(), abs=1e-4)
+    changes = {"datasets": {"matbench_jdft2d": {"split_seed": 1}}}
+    (checkout.folder / "my.yaml").write_text(yaml.safe_dump(config | changes))
+    assert checkout.snakemake(*arguments, "--", "tables").returncode == 0
+    table = pd.read_csv(checkout.folder / "results/tables/huang2024_table2.csv").set_index(["dataset", "model"])["paper_mean"]
+    assert table["matbench_steels", "dummy"] > 0 and np.isnan(table["matbench_jdft2d", "dummy"]), "other folds, nothing beside"
+    lines = (checkout.folder / "results/tables/huang2024_table2.md").read_text().splitlines()
+    assert "229.7" in lines[2] and "67." in lines[3] and lines[2].count("±") > lines[3].count("±") == 1
 
 
 def test_account_and_partition_of_the_slurm_profile_reach_every_job(checkout):

@@ -9,7 +9,6 @@ from matpretrain import networks, registries
 from matpretrain.configuration import check, set_environment
 from matpretrain.files import DataError
 from matpretrain.provenance import fingerprint, reads, stacks, structures_read
-from matpretrain.splits import SPLIT
 from matpretrain.unfinished import keep_unfinished
 
 try:
@@ -355,26 +354,6 @@ WHOLE = [m for m in MODELS if m not in FROZEN]
 TABLES = {"2": WHOLE} if runs(WHOLE) else {}
 if runs(FROZEN):
     TABLES["3"] = FROZEN + [m for m in ("rf-onehot", "dummy") if m in MODELS]
-
-
-def recorded_tasks(model):
-    """Those of `matbench_tasks` with all rows, as Matbench records them."""
-    return [
-        d
-        for d in matbench_tasks(model)
-        if config["datasets"][d].get("missing_structures") != "drop"
-    ]
-
-
-def matbench_tasks(model):
-    """Matbench tasks of the benchmark, with their official folds, that a model runs on."""
-    own = (*SPLIT, "log10", "one_per_composition")
-    entries = config["datasets"]
-    return [
-        d
-        for d, m in runs([model])
-        if "matbench" in entries[d] and not any(key in entries[d] for key in own)
-    ]
 
 
 def snapshot_name(path):

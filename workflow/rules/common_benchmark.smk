@@ -1,5 +1,31 @@
 """What figures, tables and records show of the benchmark; where it has nothing for them, the key to set. No rules."""
 
+from matpretrain.splits import SPLIT
+
+
+def official(datasets):
+    """Those of some datasets that are Matbench tasks with their official folds, for which others have printed numbers."""
+    own, entries = (*SPLIT, "log10", "one_per_composition"), config["datasets"]
+    return [
+        d
+        for d in datasets
+        if "matbench" in entries[d] and not any(key in entries[d] for key in own)
+    ]
+
+
+def matbench_tasks(model):
+    """Matbench tasks of the benchmark that a model runs on."""
+    return official([d for d, _ in runs([model])])
+
+
+def recorded_tasks(model):
+    """Those of `matbench_tasks` with all rows, as Matbench records them."""
+    return [
+        d
+        for d in matbench_tasks(model)
+        if config["datasets"][d].get("missing_structures") != "drop"
+    ]
+
 
 def models_on(dataset, models, kind):
     """Those of some models that run on a dataset in the benchmark, whose figures show nothing else."""

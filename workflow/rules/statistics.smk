@@ -109,6 +109,10 @@ rule tabulate_huang2024:
     conda:
         "../../envs/analysis.yaml"
     params:
+        official=official(DATASETS),
+        held_out=lambda w: {
+            d: inner_fraction_of(d) for d, m in runs(TABLES[w.number]) if m in TRAINED
+        },
         labels=LABELS,
         units=UNITS,
         code=fingerprint("tabulate_huang2024"),
@@ -133,6 +137,7 @@ rule tabulate_tests:
     conda:
         "../../envs/analysis.yaml"
     params:
+        official=official(DATASETS),
         pretrained=COMPARED,
         labels=LABELS,
         code=fingerprint("tabulate_tests"),

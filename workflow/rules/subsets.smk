@@ -46,6 +46,7 @@ rule tabulate_subsets:
     conda:
         "../../envs/analysis.yaml"
     params:
+        official=lambda w: official(config["subsets"][w.study]["datasets"]),
         reference=lambda w: config["subsets"][w.study]["reference"],
         code=fingerprint("tabulate_subsets"),
     script:

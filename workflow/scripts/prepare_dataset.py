@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from matpretrain.composition import distinct_numbers, take
+from matpretrain.composition import distinct_numbers, system_numbers, take
 from matpretrain.data import (
     check_count,
     check_spread,
@@ -25,6 +25,7 @@ from matpretrain.sources import read_download, read_embedded, registered
 from matpretrain.splits import NEVER_TESTED, SPLIT, fold_numbers
 
 NAMED = 20  # dropped rows whose ids are printed
+GROUPS = {"group_by_formula": distinct_numbers, "group_by_chemical_system": system_numbers}  # split: labels that rows have
 
 
 def read(entry, path, kind):
@@ -67,9 +68,9 @@ def prepare_dataset(name, entry, path, kind, unknown_elements, table_path, compo
     table = read(entry, path, kind)
     n_read, among, expected = len(table), True, entry.get("n_samples")
     given, official = "fold" in table, "matbench" in entry and not any(key in entry for key in SPLIT)
-    grouped, keep = entry.get("split") == "group_by_formula", entry.get("one_per_composition")
+    groups, keep = GROUPS.get(entry.get("split")), entry.get("one_per_composition")
     check_count(table, where, entry.get("mirror_samples", expected) if kind == "mirror" else expected)
-    late = grouped or keep
+    late = groups or keep
     if "fold" not in table and not late:  # of all rows: where some are dropped, the others stay in their (official) folds
         table = with_folds(table, where, entry)
     if entry.get("log10"):
@@ -90,7 +91,7 @@ def prepare_dataset(name, entry, path, kind, unknown_elements, table_path, compo
         raise DataError(f"{where}: none of {n_read} rows is left; see the rows dropped above, and correct or replace the file")
     check_spread(table, where, f"log10 of {entry['target']}" if entry.get("log10") else entry["target"])
     if "fold" not in table:
-        table = with_folds(table, where, entry, number if grouped else None)
+        table = with_folds(table, where, entry, groups and groups(compositions))
     elif not fold_numbers(table["fold"]):
         raise DataError(f"{where}: no test row is left; see the rows dropped above, and correct or replace the file")
     say(

@@ -8,7 +8,7 @@ import pandas as pd
 from matpretrain.files import read_csv, write_csv, write_text
 from matpretrain.jobs import job
 from matpretrain.statistics import ensemble, fold_scores, summarise
-from matpretrain.tables import ENSEMBLE, markdown_table
+from matpretrain.tables import ENSEMBLE, markdown_table, printed
 
 COLUMNS = [
     "dataset", "model", "mae_mean", "mae_std", "n_folds", "n_seeds", "paper_mean", "paper_std", "suspect",
@@ -75,8 +75,12 @@ def number(mean, std, scale):
     return f"{mean:{form}}" + ("" if pd.isna(std) else f" ± {std:{form}}")
 
 
-def markdown(table, published, labels, units):
-    """The table for readers: one row per dataset, one column per model and source."""
+def markdown(table, published, labels, units, held_out):
+    """The table for readers: one row per dataset, one column per model and source.
+
+    Args:
+        held_out: {dataset: share of the training rows that networks do not learn}.
+    """
     ours = [m for m in ordered(table["model"]) if table.loc[table["model"] == m, "mae_mean"].notna().any()]
     in_paper = [m for m in dict.fromkeys(table["model"]) if table.loc[table["model"] == m, "paper_mean"].notna().any()]
     columns = []  # (heading, function of a dataset)
@@ -118,6 +122,12 @@ def markdown(table, published, labels, units):
         notes.append(
             f"A network's MAE is the mean over its seeds; the ensemble averages their predictions first (seeds: {seeds})."
         )
+    shares = [f"{labels.get(d, d)} {held_out[d]:.0%}" for d in datasets if held_out.get(d)]
+    if shares:
+        notes.append(
+            f"Networks hold out a share of their training rows, which is watched and scales deviations ({', '.join(shares)}); "
+            "baselines learn all of them."
+        )
     shown = table[table["model"].isin(set(ours) & set(in_paper)) & table["suspect"].fillna("").astype(bool)]
     notes += [f"(!) {labels.get(r.dataset, r.dataset)}, {label(r.model)}: {r.suspect}." for r in shown.itertuples()]
     return markdown_table(["dataset", "unit", *cells], rows, notes)
@@ -126,9 +136,10 @@ def markdown(table, published, labels, units):
 if __name__ == "__main__":
     with job(snakemake):
         p = snakemake.params
-        paper = read_csv(snakemake.input.paper)
+        paper, published = (printed(path, p.official) for path in (snakemake.input.paper, snakemake.input.published))
         if "dummy" not in set(paper["model"]):
-            paper = pd.concat([paper, read_csv(snakemake.input.dummy).query("model == 'dummy'")], ignore_index=True)
+            dummy = printed(snakemake.input.dummy, p.official).query("model == 'dummy'")
+            paper = pd.concat([paper, dummy], ignore_index=True)
         table = tabulate(our_rows(snakemake.input.predictions, provenance(snakemake.input.provenance)), paper)
         write_csv(table, snakemake.output.csv)
-        write_text(markdown(table, read_csv(snakemake.input.published), p.labels, p.units), snakemake.output.md)
+        write_text(markdown(table, published, p.labels, p.units, p.held_out), snakemake.output.md)

@@ -6,6 +6,7 @@ from matpretrain.files import read_csv, write_csv
 from matpretrain.jobs import job
 from matpretrain.statistics import power_law, spread, summarise
 from matpretrain.subsets import FULL
+from matpretrain.tables import printed
 
 COLUMNS = [
     "dataset", "model", "size", "train_rows", "mae_mean", "mae_std", "n_folds", "n_seeds", "exponent", "improvement",
@@ -59,5 +60,5 @@ def tabulate(ours, paper):
 if __name__ == "__main__":
     with job(snakemake):
         scores = read_csv(snakemake.input.scores, dtype={"size": str})
-        paper = read_csv(snakemake.input.paper, dtype={"size": str})
+        paper = printed(snakemake.input.paper, snakemake.params.official, dtype={"size": str})
         write_csv(tabulate(our_rows(scores, snakemake.params.reference), paper), snakemake.output[0])

@@ -6,7 +6,7 @@ import pandas as pd
 from matpretrain.files import read_csv, write_csv, write_text
 from matpretrain.jobs import job
 from matpretrain.statistics import CHANGES, COMPARED, compare, mean_ratio, with_holm, without_rounding
-from matpretrain.tables import ALL, markdown_table
+from matpretrain.tables import ALL, markdown_table, printed
 
 PAPER = ("paper_t", "paper_p", "suspect")
 COLUMNS = ("dataset", "model", "scratch", "n_datasets", "wins", *CHANGES, "paper_change", *COMPARED)
@@ -91,7 +91,8 @@ def text(form, *values):
 
 if __name__ == "__main__":
     with job(snakemake):
-        tests = read_csv(snakemake.input.tests)[["dataset", "model", *PAPER]]
-        table = tabulate(read_csv(snakemake.input.scores), snakemake.params.pretrained, tests, read_csv(snakemake.input.means))
+        p, files = snakemake.params, snakemake.input
+        tests = printed(files.tests, p.official)[["dataset", "model", *PAPER]]
+        table = tabulate(read_csv(files.scores), p.pretrained, tests, printed(files.means, p.official))
         write_csv(table, snakemake.output.csv)
-        write_text(markdown(table, snakemake.params.labels), snakemake.output.md)
+        write_text(markdown(table, p.labels), snakemake.output.md)

@@ -231,6 +231,13 @@ def distinct_numbers(compositions):
     return np.array([number_of.setdefault(key, len(number_of)) for key in formula_keys(compositions)], np.int64)
 
 
+def system_numbers(compositions):
+    """[B] number of each chemical system, the set of its elements, counted in order of first appearance."""
+    number_of, ends = {}, zip(compositions.offset[:-1], compositions.offset[1:], strict=True)
+    sets = (frozenset(compositions.number[start:stop].tolist()) for start, stop in ends)
+    return np.array([number_of.setdefault(elements, len(number_of)) for elements in sets], np.int64)
+
+
 def known_elements():
     """[119] bool, which atomic numbers have a Matscholar vector: the elements that a table may hold."""
     return ~np.isnan(matscholar_vectors()).any(1)

@@ -1,7 +1,15 @@
 """Tables for readers."""
 
+from matpretrain.files import read_csv
+
 ALL = "all"  # in place of a dataset: all of them together
 ENSEMBLE = "-ensemble"  # ends the name of a network's ensemble in tables
+
+
+def printed(path, datasets, **options):
+    """Rows of a file of others' numbers (column dataset) for datasets with their rows and folds; empty for none."""
+    table = read_csv(path, **options)
+    return table[table["dataset"].isin(datasets)]
 
 
 def markdown_table(headings, rows, notes=()):
