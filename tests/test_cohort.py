@@ -368,6 +368,17 @@ def test_a_cohort_that_was_killed_while_it_wrote_its_results_writes_them_all(tab
     assert not list(state.glob("training*.pt"))
 
 
+def test_a_cohort_of_many_folds_has_a_state_that_file_systems_can_name(table, tmp_path, monkeypatch):
+    paths = []
+    monkeypatch.setattr(folds, "train_members", lambda members, say, state: paths.append(state) or [])
+    for many in (3, 300, 301):
+        with pytest.raises(ValueError, match="argument 2"):  # nothing was trained
+            folds.finish_members([(training(table), fold) for fold in range(many)], print, tmp_path)
+    assert paths[0].name == "training0-1-2.pt" and len({path.name for path in paths}) == 3
+    for path in paths:
+        path.touch()
+
+
 def test_what_goes_wrong_names_the_folds(table, tmp_path, monkeypatch):
     job = training(table, cohort=3)
 

@@ -65,6 +65,7 @@ def test_what_stands_behind_a_blank_is_no_atoms(formula):
         ("AlCl3.6H2O.2HCl", "3.6"),
         ("Ca O .2 Si O2", ".2"),
         ("(NH4)2(SO4)1.10(NH4)(NO3)", "1.10"),
+        ("Na2O.3CaO.6SiO2", ".3"),
     ],
 )
 def test_the_number_of_a_second_compound_is_no_decimal(formula, dot):
@@ -83,6 +84,10 @@ def test_the_number_of_a_second_compound_is_no_decimal(formula, dot):
         "(CH3NH3)0.5(CH5N2)0.5PbI3",
         "La1.85Sr0.15CuO4",
         "Na1.0C2.0H3.0O2.0C1.05",
+        "(Zn0.9Fe0.1)[Fe1.9Zn0.1]O4",
+        "Ni0.5Co0.5O1.5(OH)0.5",
+        "FeO1.5(OH)0.5",
+        "(C4H9NH3)1.5(CH3NH3)0.5PbI4",
     ],
 )
 def test_shares_are_decimals(formula):

@@ -324,6 +324,16 @@ def test_splits_that_fit_but_for_rounding_are_accepted(shipped):
     check(overlaid(shipped, {"datasets": {"mine": mine | {"n_folds": 6, "test_fraction": 0.1667}}}), PROJECT)
 
 
+def test_subsets_beside_a_share_of_groups_are_left_to_the_job(shipped):
+    """Two test parts of a fifth of the groups may hold a tenth of the rows."""
+    mine = {"target": "gap", "unit": "eV", "csv": str(PROJECT / "README.md"), "n_folds": 2, "test_fraction": 0.2}
+    study = {"datasets": ["mine"], "sizes": ["90%"], "models": ["roost", "dummy"], "reference": "dummy"}
+    for split in ({"group": "lab"}, {"split": "group_by_chemical_system"}):
+        check(overlaid(shipped, {"datasets": {"mine": mine | split}, "subsets": {"mine": study}}), PROJECT)
+    with pytest.raises(DataError, match="90% is more than mine has beside a test part, 80%"):
+        check(overlaid(shipped, {"datasets": {"mine": mine}, "subsets": {"mine": study}}), PROJECT)
+
+
 def test_networks_of_structures_do_not_count_where_none_are(shipped):
     mine = {"mine": {"target": "gap", "unit": "eV", "csv": str(PROJECT / "README.md"), "inner_fraction": 0}}
     check(overlaid(shipped, {"datasets": mine, "encoder_recipes": {"cgcnn": {"patience": 20}}}), PROJECT)

@@ -167,6 +167,11 @@ def test_a_corpus_too_small_for_correlations_over_batches_is_refused(tmp_path, f
             tmp_path / "compositions.npz", tmp_path / "elements.npy", {}, "roost", {}, {"barlow_twins": {}},
             recipe(epochs=1, batch_size=128, min_steps=3), 0.25, 0, "cpu", tmp_path, lambda text: None,
         )  # fmt: skip
+    with fault("Batches too small for correlations over them", "batches of 2, and barlow_twins needs 4 rows; raise batch_size"):
+        pretrain.pretrain(
+            tmp_path / "compositions.npz", tmp_path / "elements.npy", {}, "roost", {}, {"barlow_twins": {}},
+            recipe(epochs=1, batch_size=2), 0.25, 0, "cpu", tmp_path, lambda text: None,
+        )  # fmt: skip
 
 
 def test_validation_losses_of_all_epochs_have_the_same_masks(tmp_path):

@@ -1,3 +1,4 @@
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import until
 
-from matpretrain import composition
+from matpretrain import composition, processes
 from matpretrain.files import DataError
 from matpretrain.processes import Stopped, deferred, heed_signals, side_by_side, stop_reason
 
@@ -117,6 +118,27 @@ def test_a_signal_to_the_job_stops_its_processes_and_names_their_places(tmp_path
         side_by_side(work, range(4), 2)
     line = "stopped on SIGUSR1: fold 0 after epoch 3, fold 1 after epoch 3; the next run goes on from there"
     assert str(stopped.value) == line and sorted(path.name for path in tmp_path.iterdir()) == ["0", "1"]
+
+
+def test_a_signal_right_after_a_fork_stops_the_new_process_too(tmp_path, monkeypatch):
+    fork = processes._fork
+
+    def forked(work, item):
+        found = fork(work, item)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return found
+
+    def work(k):
+        with deferred():
+            (tmp_path / "pid").write_text(f"{os.getpid()}")
+            until(stop_reason)
+            raise Stopped(stop_reason(), [f"fold {k} after epoch 3"])
+
+    monkeypatch.setattr(processes, "_fork", forked)
+    with heed_signals(), pytest.raises(Stopped):
+        side_by_side(work, range(4), 2)
+    assert not (tmp_path / "pid").exists() or not is_running(int((tmp_path / "pid").read_text()))
+    assert not multiprocessing.active_children()
 
 
 JOB = """

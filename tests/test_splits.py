@@ -114,7 +114,7 @@ def test_own_folds_are_numbered_in_their_order_and_rows_without_one_only_train(t
     assert table["fold"].tolist() == [1, 0, -1, 0, 1] and table["group"].tolist() == [0, 1, 2, 3, 0]
     single = prepared(tmp_path, OWN.replace(",9,", ",,"), fold="part")[0]
     assert single["fold"].tolist() == [0, -1, -1, -1, 0], "a single hold-out"
-    for trains, validates in (("Train", "val"), ("training", "valid"), ("-1", "-1")):
+    for trains, validates in (("Train", "val"), ("training", "valid"), ("-1", "-1.0"), ("NA", "dev"), ("nan", "None")):
         words = OWN.replace(",10,", ",test,").replace(",9,", f",{trains},").replace(",,", f",{validates},")
         table, said = prepared(tmp_path, words, fold="part")
         assert table["fold"].tolist() == [0, -1, -1, -1, 0] and "rows per test part: 2; 3 rows only train" in said
@@ -161,6 +161,9 @@ def test_compositions_in_several_folds_are_told(tmp_path, fault):
     (line,) = said()
     fault.told("Rows of one composition in several folds", line)
     assert line.startswith("3 of 9 rows share their composition with a row of another fold")
+    assert line.endswith("config key datasets.mine.split: group_by_formula keeps them together")
+    path.write_text("\n".join(["formula,gap,lab", *(f"{row},{k}" for k, row in enumerate(rows))]))
+    assert said(group="lab")[0].endswith("another fold"), "split: has no place beside group:"
     assert not said(split="group_by_formula") and not said(one_per_composition="median")
     assert not said(matbench="mine"), "official folds are not for the user to change"
     assert said(matbench="mine", split_seed=1)

@@ -333,8 +333,42 @@ def test_who_else_needs_a_corpus_is_named_where_networks_train_together(checkout
 
 
 @pytest.mark.parametrize(
+    ("target", "names"),
+    [
+        ("results/predict/new.csv", "ssl.corpus: mp_transport, which needs no file; needed by roost-ssl,"),
+        ("results/figures/subsets/mine.png", "ssl-fl.corpus: mp_transport, which needs no file; needed by roost-ssl-fl,"),
+    ],
+)
+def test_who_needs_a_corpus_is_read_off_predictions_and_studies(checkout, target, names):
+    write_csv_of_60(checkout.folder)
+    study = {"datasets": ["mine"], "sizes": [30], "models": ["roost", "roost-ssl-fl"], "reference": "roost"}
+    changes = {
+        "benchmark": {"datasets": ["mine"], "models": ["roost", "roost-fl"], "probes": []},
+        "models": {"roost-ssl-fl": {"encoder": "roost", "pretraining": "ssl-fl", "label": "both"}},
+        "predict": {"new": {"csv": "mine.csv", "dataset": "mine", "model": "roost-ssl"}},
+        "subsets": {"mine": study},
+    }
+    done = checkout.snakemake("-n", *write_config(checkout.folder, pretraining={}, **changes), "--", target)
+    assert done.returncode == 1 and names in error_line(done)
+
+
+def test_a_model_that_is_excluded_is_not_to_be_added(checkout, fault):
+    write_csv_of_60(checkout.folder)
+    benchmark = {"datasets": ["mine"], "models": ["roost", "dummy"], "exclude": {"mine": ["roost"]}, "probes": []}
+    words = ["benchmark.exclude.mine: this figure shows networks", "none runs on mine; leave out less"]
+    with fault("Learning curves of networks that are left out, as a target", *words):
+        target = "results/figures/learning_curves/mine.png"
+        checkout.make(*write_config(checkout.folder, benchmark=benchmark), "-n", "--", target)
+
+
+@pytest.mark.parametrize(
     ("what", "target", "words"),
     [
+        (
+            "Learning curves of spectra, as a target",
+            "results/figures/learning_curves/optical_constants.png",
+            ["no such file for optical_constants"],
+        ),
         (
             "Learning curves of a dataset outside the benchmark, as a target",
             "results/figures/learning_curves/matbench_steels.png",

@@ -35,8 +35,11 @@ def models_on(dataset, models, kind):
             f"config key benchmark.datasets: {dataset} is not among them, whose runs this figure shows; add it there"
         )
     if not found:
+        key, remedy = "models", "add one there"
+        if set(models) & set(EXCLUDED.get(dataset, [])):
+            key, remedy = f"exclude.{dataset}", "leave out less"
         refuse(
-            f"config key benchmark.models: this figure shows {kind}, of which none runs on {dataset}; add one there"
+            f"config key benchmark.{key}: this figure shows {kind}, of which none runs on {dataset}; {remedy}"
         )
     return found
 

@@ -42,7 +42,12 @@ def parts_of(corpus):
 @functools.cache
 def asked():
     """Targets of the command line: Snakemake tells a workflow no others before it plans."""
-    if Path(sys.argv[0]).name not in ("snakemake", "__main__.py"):
+    program = Path(sys.argv[0])
+    if (
+        program.name == "__main__.py"
+    ):  # python -m snakemake, and not another package that starts it
+        program = program.parent
+    if program.name != "snakemake":
         return []
     return get_argument_parser().parse_known_args()[0].targets
 
@@ -52,7 +57,13 @@ def asking():
     parts = [part for target in asked() for part in Path(target).parts]
     words = {*parts, *(Path(part).stem for part in parts)}
     models = [m for m in config["models"] if m in words]
+    models += [entry["model"] for p, entry in config["predict"].items() if p in words]
+    for study, entry in config["subsets"].items():
+        if words & {study, f"{study}_subsets", "subsets"}:
+            models += entry["models"]
     named = {s: s for s in config["pretraining"] if s in words}
+    if "maps" in words:
+        named |= {s: s for s in config["maps"]["pretraining"]}
     if not (models or named or words & config["corpora"].keys()):
         models = MODELS
     elif models and config["cohort"] == "all":

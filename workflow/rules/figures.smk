@@ -48,6 +48,8 @@ rule plot_learning_curves:
         ),
     log:
         "logs/figures/learning_curves/{dataset}.log",
+    wildcard_constraints:
+        dataset=names_or_none(SCALAR),
     conda:
         "../../envs/analysis.yaml"
     params:

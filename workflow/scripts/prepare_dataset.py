@@ -104,7 +104,7 @@ def prepare_dataset(name, entry, path, kind, unknown_elements, table_path, compo
     n_shared = 0 if official else shared(number, table["fold"].to_numpy()).sum()
     if n_shared:
         remedy = f": config key datasets.{name}.split: group_by_formula keeps them together"
-        possible = not given and len(np.unique(number)) >= entry.get("n_folds", 5)
+        possible = not given and "group" not in entry and len(np.unique(number)) >= entry.get("n_folds", 5)
         say(f"{n_shared} of {len(table)} rows share their composition with a row of another fold{remedy if possible else ''}")
     with atomic_path(compositions_path) as temporary:
         np.savez(temporary, **compositions.arrays())

@@ -25,8 +25,10 @@ BEHIND = re.compile(  # a polytype, space group or number behind a blank, in whi
 )
 
 # The dot of a double salt or an adduct: CaO.2SiO2, in which pymatgen reads O2.2. A share, as in Ba0.5Sr0.5TiO3, has 0 or
-# nothing before its dot and is told from it by elements that stand on one side of the dot only.
+# nothing before its dot and is told from it by elements that stand on one side of the dot only; and where an element has several
+# sites, as in (Zn0.9Fe0.1)(Fe1.9Zn0.1)O4, other amounts are decimals that cannot be meant so.
 ADDED = re.compile(r"(?<=[A-Za-z)\]}])\s*(?!0+\.)\d*\.[1-9]\d?(?=[\s(\[{]*[A-Z])")
+DECIMAL = re.compile(r"\d+\.\d+")
 SYMBOL = re.compile(r"[A-Z][a-z]*")
 
 
@@ -92,7 +94,9 @@ def parse_formula(formula):
     behind = BEHIND.search(formula.strip())
     if behind:
         raise ValueError(f"{formula!r} holds {behind[behind.lastgroup]!r} behind a blank, which would be read as atoms")
-    for dot in ADDED.finditer(formula):
+    dots = list(ADDED.finditer(formula))
+    shares = len(DECIMAL.findall(formula)) > sum("." not in dot[0].strip()[:1] for dot in dots)
+    for dot in dots if not shares else ():
         if set(SYMBOL.findall(formula[: dot.start()])) & set(SYMBOL.findall(formula[dot.end() :])):
             raise ValueError(
                 f"{formula!r} holds {dot[0].strip()!r} between two compounds: write the second one in parentheses and its number "

@@ -181,6 +181,8 @@ def _check_splits(config):
             dataset = config["datasets"][name]
             if "fold" in dataset or ("csv" in dataset and Path(dataset["csv"]).is_dir()):  # with a split of its own
                 continue
+            if "test_fraction" in dataset and ("group" in dataset or dataset.get("split", "random") != "random"):
+                continue  # a share of groups, which may have few of the rows
             largest = 1 - dataset.get("test_fraction", 1 / dataset.get("n_folds", 5))
             n_rows = dataset.get("n_samples", math.inf)
             for size in entry["sizes"]:

@@ -22,7 +22,8 @@ from matpretrain.splits import MATBENCH_SEED, NEVER_TESTED, outer_folds
 UNREADABLE = (ValueError, OSError, EOFError, ImportError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError)
 REGISTRY = "name the right column in the registry"
 GIVEN = {"train.csv": NEVER_TESTED, "val.csv": NEVER_TESTED, "test.csv": 0}  # files of a split that comes with the data: fold
-TRAINS = ("train", "training", "val", "valid", "validation", "-1")  # words in a column of folds for rows that are not tested
+# Words in a column of folds for rows that are not tested.
+TRAINS = ("train", "training", "val", "valid", "validation", "dev", "development", "na", "nan", "none", "null", "-1", "-1.0")
 LARGEST = 1e100  # of targets
 TEXT = {"dtype": str, "keep_default_na": False, "skip_blank_lines": False, "header": None}  # how pandas reads a CSV as it is
 

@@ -20,6 +20,7 @@ from matpretrain.states import check_history, load_state, save_state
 from matpretrain.subsets import for_rows
 from matpretrain.supervised import Spectra, Training, crowded, train_members
 
+NAMED = 20  # folds in the name of a file, which file systems limit
 TOGETHER = "together.json"  # beside the folds of a job of several Trainings: device, seconds of all, and how many runs
 
 
@@ -110,8 +111,9 @@ def finish_members(members, say, state):
     """Train a cohort of (Training, outer fold) and leave their results in the folder `state`, in place of its training state."""
     folds = list(dict.fromkeys(fold for _, fold in members))
     names = "".join(dict.fromkeys(training.name for training, _ in members))
-    of = hashlib.sha256(names.encode()).hexdigest()[:8] + "-" if names else ""
-    under_way = state / f"training{of}{'-'.join(map(str, folds))}.pt"
+    of = f"{_digest(names)}-" if names else ""
+    numbers = "-".join(map(str, folds))
+    under_way = state / f"training{of}{numbers if len(folds) <= NAMED else _digest(numbers)}.pt"
     try:
         results = train_members(members, say, under_way)
     except Diverged as error:
@@ -125,6 +127,10 @@ def finish_members(members, say, state):
         columns = {"predictions": predictions.to_dict("list"), "history": history.to_dict("records")}
         save_state({"of": _identity(fold, training), **columns, "kept": kept}, result_file(state, training, fold))
     under_way.unlink(missing_ok=True)
+
+
+def _digest(text):
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def load_once(training):

@@ -100,8 +100,11 @@ def side_by_side(work, items, workers):
     try:
         while waiting or running:
             while waiting and len(running) < workers:
-                receiver, process = _fork(work, waiting.pop(0))
-                running[receiver] = process
+                with (
+                    deferred()
+                ):  # what is raised in the callbacks of a fork is lost, and a process not yet known is not stopped
+                    receiver, process = _fork(work, waiting.pop(0))
+                    running[receiver] = process
             for receiver in wait(running, POLL):
                 error = _outcome(receiver, running.pop(receiver))
                 if error:
@@ -125,8 +128,7 @@ def _fork(work, item):
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_child, args=(work, item, sender, os.getpid()))
-    with deferred():  # what is raised in the callbacks of a fork is lost
-        process.start()
+    process.start()
     sender.close()
     return receiver, process
 
