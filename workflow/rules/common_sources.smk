@@ -43,9 +43,8 @@ def parts_of(corpus):
 def asked():
     """Targets of the command line: Snakemake tells a workflow no others before it plans."""
     program = Path(sys.argv[0])
-    if (
-        program.name == "__main__.py"
-    ):  # python -m snakemake, and not another package that starts it
+    # python -m snakemake, and not another package that starts it
+    if program.name == "__main__.py":
         program = program.parent
     if program.name != "snakemake":
         return []

@@ -19,7 +19,7 @@ STATISTICS = {"median": np.nanmedian, "mean": np.nanmean}  # out of bag, a tree 
 
 class Forest:
     """A random forest: it predicts the median or the mean of its trees' predictions, and as deviation their standard deviation,
-    scaled on out-of-bag rows (calibration.py).
+    scaled on out-of-bag or, where rows come in groups, held-out rows (calibration.py).
 
     A tree grown to single rows (those with the same features share a leaf) predicts the target of one training row, so that
     the trees of a forest are a sample of the conditional distribution (Meinshausen 2006, quantile regression forests). Its

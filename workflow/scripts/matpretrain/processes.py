@@ -100,9 +100,8 @@ def side_by_side(work, items, workers):
     try:
         while waiting or running:
             while waiting and len(running) < workers:
-                with (
-                    deferred()
-                ):  # what is raised in the callbacks of a fork is lost, and a process not yet known is not stopped
+                # what is raised in the callbacks of a fork is lost, and a process that is not yet known is not stopped
+                with deferred():
                     receiver, process = _fork(work, waiting.pop(0))
                     running[receiver] = process
             for receiver in wait(running, POLL):
