@@ -45,7 +45,8 @@ def main():
                 forest = random_forest(0, given.trees, "median", share)
                 with parallel_config("threading", n_jobs=given.threads):
                     forest.fit(features[train], target[train], groups)
-                errors, _ = out_of_bag_errors(forest.out_of_bag(features[train], groups), target[train])
+                    trees = forest.unseen(features[train], target[train], groups)
+                errors, _ = out_of_bag_errors(trees, target[train])
                 mean, median = (errors[statistic].mean() for statistic in ("mean", "median"))
                 print(f"{name.replace(':', ',')},{share:.3g},{k},{mean:.5g},{median:.5g}", flush=True)
 

@@ -46,7 +46,7 @@ class Forest:
                 will be like (`held_out`), since of large ones every tree has seen some row.
         """
         self.grow(features, target)
-        trees = self.out_of_bag(features) if groups is None else self.held_out(features, target, groups)
+        trees = self.unseen(features, target, groups)
         names = list(STATISTICS) if self.prediction == "auto" else [self.prediction]
         errors, unseen = out_of_bag_errors(trees, target, names)
         self.statistic = min(names, key=lambda name: errors[name].mean()) if unseen.any() else names[0]
@@ -66,6 +66,11 @@ class Forest:
         """Predictions [trees, rows] of the trees for features [rows, n], in the unit of the target."""
         features = np.asarray(features, np.float32)  # what trees compare with
         return np.stack([tree.predict(features) for tree in self.forest.estimators_]) * self.unit + self.offset
+
+    def unseen(self, features, target, groups=None):
+        """Predictions [trees, rows] for the rows it was fitted to by trees that have not seen them, NaN by others: `out_of_bag`, with
+        groups [rows] `held_out`."""
+        return self.out_of_bag(features) if groups is None else self.held_out(features, target, groups)
 
     def out_of_bag(self, features):
         """Predictions [trees, rows] for the rows it was fitted to, NaN where a tree has seen the row."""

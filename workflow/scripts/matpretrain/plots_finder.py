@@ -114,7 +114,7 @@ def _pair_network(axes, formulas):
         node_color=[COLOURS[2]],
     )  # fmt: skip
     axes.set_axis_off()
-    axes.set_title(f"elements of the candidates: {graph.number_of_nodes()}; pairs within one: {graph.number_of_edges()}")
+    axes.set_title(f"elements of candidates: {graph.number_of_nodes()}; pairs in one: {graph.number_of_edges()}")
     return True
 
 
