@@ -10,7 +10,7 @@ from small_problem import recipe
 from matpretrain import sources
 from matpretrain.composition import matscholar_vectors, parse_formulas
 from matpretrain.files import DataError, read_csv
-from matpretrain.splits import inner_split, outer_folds
+from matpretrain.splits import has_official_folds, inner_split, outer_folds
 from matpretrain.supervised import Training, train_members
 
 FAULTS = "Splits"
@@ -75,10 +75,9 @@ def test_a_large_group_takes_no_more_than_the_share_that_is_held_out():
 
 def test_rows_of_one_composition_carry_their_group_where_they_stay_together(tmp_path):
     path = tmp_path / "mine.csv"
-    path.write_text("\n".join(["formula,gap", "Fe2O3,1", "O6Fe4,2", "Si,3", "NaCl,4", "ClNa,5", "KCl,6"]))
+    path.write_text("\n".join(["formula,gap", "Fe2O3,1", "O6Fe4,2", "Si,3", "NaCl,4", "ClNa,5", "KCl,6", "FeO,7"]))
     outputs = tmp_path / "table.csv", tmp_path / "compositions.npz"
     entry = {"target": "gap", "n_folds": 2}
-    path.write_text(path.read_text().replace("KCl,6", "KCl,6\nFeO,7"))
     for split, groups in (
         ("random", None),
         ("group_by_chemical_system", [0, 0, 1, 2, 2, 3, 0]),
@@ -94,6 +93,20 @@ def test_rows_of_one_composition_carry_their_group_where_they_stay_together(tmp_
     for fold in range(2):
         parts = [set(table["group"].iloc[rows]) for rows in own.split(fold)]
         assert all(parts) and not parts[0] & parts[1] and not parts[0] & parts[2] and not parts[1] & parts[2]
+
+
+@pytest.mark.parametrize(
+    ("entry", "official"),
+    [
+        ({"matbench": "matbench_steels", "log10": True}, True),
+        ({"matbench": "matbench_steels", "csv": "mine.csv", "fold": "part"}, False),
+        ({"matbench": "matbench_steels", "csv": "mine.csv", "group": "lab"}, False),
+        ({"matbench": "matbench_steels", "split_seed": 1}, False),
+        ({"csv": "mine.csv"}, False),
+    ],
+)
+def test_which_folds_are_the_official_ones(entry, official):
+    assert has_official_folds(entry) is official
 
 
 def prepared(tmp_path, text, **entry):

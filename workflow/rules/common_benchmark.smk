@@ -1,15 +1,16 @@
 """What figures, tables and records show of the benchmark; where it has nothing for them, the key to set. No rules."""
 
-from matpretrain.splits import SPLIT
+from matpretrain.splits import has_official_folds
 
 
 def official(datasets):
-    """Those of some datasets that are Matbench tasks with their official folds, for which others have printed numbers."""
-    own, entries = (*SPLIT, "log10", "one_per_composition"), config["datasets"]
+    """Those of some datasets that are Matbench tasks with their official folds, rows and unit, for which others have printed numbers."""
+    entries = {d: config["datasets"][d] for d in datasets}
     return [
         d
-        for d in datasets
-        if "matbench" in entries[d] and not any(key in entries[d] for key in own)
+        for d, entry in entries.items()
+        if has_official_folds(entry)
+        and not {"log10", "one_per_composition"} & entry.keys()
     ]
 
 

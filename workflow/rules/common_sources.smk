@@ -58,7 +58,8 @@ def asking():
     models = [m for m in config["models"] if m in words]
     models += [entry["model"] for p, entry in config["predict"].items() if p in words]
     for study, entry in config["subsets"].items():
-        if words & {study, f"{study}_subsets", "subsets"}:
+        tables = {f"{study}_{table}" for table in ("scores", "subsets", "wins")}
+        if words & {study, *tables, "subsets"}:
             models += entry["models"]
     named = {s: s for s in config["pretraining"] if s in words}
     if "maps" in words:

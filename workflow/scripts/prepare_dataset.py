@@ -22,10 +22,9 @@ from matpretrain.files import DataError, atomic_path, check_hash, write_csv
 from matpretrain.graphs import KNOWN
 from matpretrain.jobs import job
 from matpretrain.sources import read_download, read_embedded, registered
-from matpretrain.splits import NEVER_TESTED, SPLIT, fold_numbers
+from matpretrain.splits import NEVER_TESTED, fold_numbers, has_official_folds
 
 NAMED = 20  # dropped rows whose ids are printed
-GROUPS = {"group_by_formula": distinct_numbers, "group_by_chemical_system": system_numbers}  # split: labels that rows have
 
 
 def read(entry, path, kind):
@@ -67,10 +66,9 @@ def prepare_dataset(name, entry, path, kind, unknown_elements, table_path, compo
     where = path or f"dataset {name}"
     table = read(entry, path, kind)
     n_read, among, expected = len(table), True, entry.get("n_samples")
-    given, official = "fold" in table, "matbench" in entry and not any(key in entry for key in SPLIT)
-    groups, keep = GROUPS.get(entry.get("split")), entry.get("one_per_composition")
+    given, split, keep = "fold" in table, entry.get("split", "random"), entry.get("one_per_composition")
     check_count(table, where, entry.get("mirror_samples", expected) if kind == "mirror" else expected)
-    late = groups or keep
+    late = split != "random" or keep
     if "fold" not in table and not late:  # of all rows: where some are dropped, the others stay in their (official) folds
         table = with_folds(table, where, entry)
     if entry.get("log10"):
@@ -91,7 +89,9 @@ def prepare_dataset(name, entry, path, kind, unknown_elements, table_path, compo
         raise DataError(f"{where}: none of {n_read} rows is left; see the rows dropped above, and correct or replace the file")
     check_spread(table, where, f"log10 of {entry['target']}" if entry.get("log10") else entry["target"])
     if "fold" not in table:
-        table = with_folds(table, where, entry, groups and groups(compositions))
+        groups = number if split == "group_by_formula" else None
+        groups = system_numbers(compositions) if split == "group_by_chemical_system" else groups
+        table = with_folds(table, where, entry, groups)
     elif not fold_numbers(table["fold"]):
         raise DataError(f"{where}: no test row is left; see the rows dropped above, and correct or replace the file")
     say(
@@ -101,7 +101,7 @@ def prepare_dataset(name, entry, path, kind, unknown_elements, table_path, compo
         tested = table["fold"].value_counts()
         parts = ", ".join(str(tested[fold]) for fold in fold_numbers(table["fold"]))
         say(f"rows per test part: {parts}; {tested.get(NEVER_TESTED, 0)} rows only train")
-    n_shared = 0 if official else shared(number, table["fold"].to_numpy()).sum()
+    n_shared = 0 if has_official_folds(entry) else shared(number, table["fold"].to_numpy()).sum()
     if n_shared:
         remedy = f": config key datasets.{name}.split: group_by_formula keeps them together"
         possible = not given and "group" not in entry and len(np.unique(number)) >= entry.get("n_folds", 5)

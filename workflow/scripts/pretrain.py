@@ -92,8 +92,8 @@ def pretrain(examples_path, elements_path, target_paths, encoder, arguments, tas
     batch, cost = recipe.batch_for(len(train)), getattr(inputs, "cost", None)
     for name, task in model.tasks.items():
         if batch < getattr(task, "least_rows", 1):
-            few = recipe.batch_size >= task.least_rows
-            remedy = "name a larger corpus, or lower min_steps" if few else "raise batch_size"
+            small = recipe.batch_size < task.least_rows
+            remedy = "raise batch_size" if small else "name a larger corpus, or lower min_steps"
             raise DataError(
                 f"{examples_path}: {len(train)} examples to train on make batches of {batch}, and {name} needs {task.least_rows} rows; "
                 f"{remedy} of the strategy's recipe (pretraining_recipe)"

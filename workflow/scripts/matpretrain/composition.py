@@ -28,7 +28,7 @@ BEHIND = re.compile(  # a polytype, space group or number behind a blank, in whi
 # nothing before its dot and is told from it by elements that stand on one side of the dot only; and where an element has several
 # sites, as in (Zn0.9Fe0.1)(Fe1.9Zn0.1)O4, other amounts are decimals that cannot be meant so.
 ADDED = re.compile(r"(?<=[A-Za-z)\]}])\s*(?!0+\.)\d*\.[1-9]\d?(?=[\s(\[{]*[A-Z])")
-DECIMAL = re.compile(r"\d+\.\d+")
+DECIMAL = re.compile(r"\d\.\d")
 SYMBOL = re.compile(r"[A-Z][a-z]*")
 
 
@@ -94,9 +94,7 @@ def parse_formula(formula):
     behind = BEHIND.search(formula.strip())
     if behind:
         raise ValueError(f"{formula!r} holds {behind[behind.lastgroup]!r} behind a blank, which would be read as atoms")
-    dots = list(ADDED.finditer(formula))
-    shares = len(DECIMAL.findall(formula)) > sum("." not in dot[0].strip()[:1] for dot in dots)
-    for dot in dots if not shares else ():
+    for dot in () if DECIMAL.search(ADDED.sub(" ", formula)) else ADDED.finditer(formula):
         if set(SYMBOL.findall(formula[: dot.start()])) & set(SYMBOL.findall(formula[dot.end() :])):
             raise ValueError(
                 f"{formula!r} holds {dot[0].strip()!r} between two compounds: write the second one in parentheses and its number "
@@ -231,15 +229,18 @@ def formula_keys(compositions):
 
 def distinct_numbers(compositions):
     """[B] number of each composition, counted in order of first appearance; equal compositions (formula_keys) share it."""
-    number_of = {}
-    return np.array([number_of.setdefault(key, len(number_of)) for key in formula_keys(compositions)], np.int64)
+    return _numbers(formula_keys(compositions))
 
 
 def system_numbers(compositions):
     """[B] number of each chemical system, the set of its elements, counted in order of first appearance."""
-    number_of, ends = {}, zip(compositions.offset[:-1], compositions.offset[1:], strict=True)
-    sets = (frozenset(compositions.number[start:stop].tolist()) for start, stop in ends)
-    return np.array([number_of.setdefault(elements, len(number_of)) for elements in sets], np.int64)
+    return _numbers(frozenset(elements.tolist()) for elements in np.split(compositions.number, compositions.offset[1:-1]))
+
+
+def _numbers(keys):
+    """[B] int64 number of each of B hashable keys, counted in order of first appearance."""
+    number_of = {}
+    return np.array([number_of.setdefault(key, len(number_of)) for key in keys], np.int64)
 
 
 def known_elements():

@@ -12,7 +12,7 @@ import yaml
 from matpretrain.files import DataError, no_such, refuse
 from matpretrain.provenance import reads
 from matpretrain.registries import check_registries, nearest
-from matpretrain.splits import SPLIT
+from matpretrain.splits import OWN_FOLDS, SPLIT
 
 ALLOCATOR = "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=40000000000:glibc.malloc.hugetlb=1"
 SOURCES = {
@@ -206,7 +206,7 @@ def _check_files(config, package):
         for name, entry in config[kind].items():
             if "csv" in entry and not Path(entry["csv"]).exists():
                 refuse(f"{kind}.{name}.csv", no_such(entry["csv"]))
-            for key in ("sha256", *SPLIT, "fold", "group"):
+            for key in ("sha256", *OWN_FOLDS):
                 if kind == "datasets" and key in entry and Path(entry.get("csv", "")).is_dir() and "csv" in entry:
                     refuse(f"datasets.{name}.{key}", "the files of a folder keep their own split and have no hash; remove it")
     for kind in ("models", "pretraining"):

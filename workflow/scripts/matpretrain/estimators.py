@@ -42,15 +42,15 @@ class Forest:
         """Grow the trees on features [rows, n] and targets [rows], choose the statistic, scale the deviations; returns self.
 
         Args:
-            groups: [rows] labels of rows that new rows are not like, or None. With groups further, smaller forests say what new rows
-                will be like (`held_out`), since of large ones every tree has seen some row.
+            groups: [rows] labels of rows that new rows are not like, or None. With groups further, smaller forests stand in for the
+                trees that have not seen a row (`held_out`), since of a large group every tree has seen some row.
         """
         self.grow(features, target)
         trees = self.unseen(features, target, groups)
         names = list(STATISTICS) if self.prediction == "auto" else [self.prediction]
         errors, unseen = out_of_bag_errors(trees, target, names)
         self.statistic = min(names, key=lambda name: errors[name].mean()) if unseen.any() else names[0]
-        factor = deviation_factor(errors[self.statistic], np.nanstd(trees[:, unseen], axis=0)) if unseen.any() else None
+        factor = deviation_factor(errors[self.statistic], np.nanstd(trees[:, unseen], axis=0))
         self.scaled, self.deviation_factor = factor is not None, factor or 1.0
         return self
 

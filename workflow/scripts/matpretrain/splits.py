@@ -7,6 +7,7 @@ from matpretrain.files import DataError
 
 MATBENCH_SEED = 18012019  # random state of the official Matbench v0.1 folds
 SPLIT = ("n_folds", "split", "split_seed", "test_fraction")  # keys of a dataset that give it other folds than the official ones
+OWN_FOLDS = (*SPLIT, "fold", "group")  # and with columns of the user's
 NEVER_TESTED = -1  # fold of a row that is in no test part
 
 
@@ -37,6 +38,11 @@ def outer_folds(n_rows, n_folds=5, seed=MATBENCH_SEED, groups=None, test_fractio
     for k, test in enumerate(parts):
         fold[test] = k
     return fold[unit_of]
+
+
+def has_official_folds(entry):
+    """Whether a dataset, by its registry entry, is a Matbench task whose rows fall into the official folds."""
+    return "matbench" in entry and not any(key in entry for key in OWN_FOLDS)
 
 
 def fold_numbers(folds):
