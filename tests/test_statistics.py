@@ -182,6 +182,9 @@ def test_the_mean_predictor_equals_the_matbench_dummy(mirror, task):
     assert summary["mae_std"] == pytest.approx(expected["std_population"], abs=5e-5)
 
 
+OWN = {name: name for name in ("first", "second", "third")}  # materials of its own for each
+
+
 def nested_scores(ratios, sizes=("10%", "20%")):
     """Scores of models a and b; the MAE of b in (dataset, fold) is that of a times its ratio, at every size."""
     rows = []
@@ -195,7 +198,7 @@ def nested_scores(ratios, sizes=("10%", "20%")):
 
 def test_nested_comparison_by_hand():
     ratios = {"first": [0.9, 0.8, 0.95], "second": [0.7, 0.9, 0.8], "third": [1.1, 1.05, 1.2]}
-    table = compare_nested(nested_scores(ratios), "b", "a").set_index("dataset")
+    table = compare_nested(nested_scores(ratios), "b", "a", OWN).set_index("dataset")
     logs = {name: np.log(values) for name, values in ratios.items()}
     assert table["cells"].tolist() == [2, 2, 2, 6] and table["wins"].tolist() == [2, 2, 0, 4]
     for name, values in logs.items():
@@ -211,10 +214,30 @@ def test_nested_comparison_by_hand():
     assert table["p_flip"].notna().tolist() == [False, False, False, True]
 
 
+def test_datasets_of_the_same_materials_are_one_unit():
+    ratios = {"first": [0.9, 0.8, 0.95], "second": [0.7, 0.9, 0.8], "third": [1.1, 1.05, 1.2]}
+    together = compare_nested(nested_scores(ratios), "b", "a", OWN | {"third": "first"}).set_index("dataset")
+    alone = compare_nested(nested_scores(ratios), "b", "a", OWN).set_index("dataset")
+    pd.testing.assert_frame_equal(together.drop("all"), alone.drop("all"))
+    means = {name: np.log(values).mean() for name, values in ratios.items()}
+    units = [(means["first"] + means["third"]) / 2, means["second"]]
+    assert (together.loc["all", "units"], alone.loc["all", "units"]) == (2, 3)
+    assert together.loc["all", "change"] == pytest.approx(100 * np.expm1(np.mean(units)))
+    assert (
+        together.loc["all", "p"] == pytest.approx(stats.ttest_1samp(units, 0).pvalue) and together.loc["all", "p_flip"] == 0.5
+    )
+    one = compare_nested(nested_scores(ratios), "b", "a", dict.fromkeys(OWN, "same")).set_index("dataset").loc["all"]
+    assert (
+        one["units"] == 1
+        and one["change"] == pytest.approx(alone.loc["all", "change"])
+        and np.isnan([one["p"], one["change_low"]]).all()
+    )
+
+
 def test_more_sizes_of_the_same_folds_are_no_more_evidence():
     ratios = {"first": [0.9, 0.8, 0.95], "second": [0.7, 0.9, 0.8]}
     few, many = (
-        compare_nested(nested_scores(ratios, [f"{10 * k}%" for k in range(1, n)]), "b", "a").set_index("dataset")
+        compare_nested(nested_scores(ratios, [f"{10 * k}%" for k in range(1, n)]), "b", "a", OWN).set_index("dataset")
         for n in (3, 8)
     )
     assert many.loc["all", "p"] == pytest.approx(few.loc["all", "p"]) and many.loc["all", "p_flip"] == few.loc["all", "p_flip"]
@@ -224,9 +247,9 @@ def test_more_sizes_of_the_same_folds_are_no_more_evidence():
 def test_a_dataset_that_one_model_lacks_does_not_count():
     scores = nested_scores({"first": [0.9, 0.8], "second": [0.9, 0.9]})
     scores = scores[(scores["model"] == "a") | (scores["dataset"] == "first")]
-    assert compare_nested(scores, "b", "a")["dataset"].tolist() == ["first", "all"]
+    assert compare_nested(scores, "b", "a", OWN)["dataset"].tolist() == ["first", "all"]
     apart = scores[(scores["model"] == "a") == (scores["size"] == scores["size"].iloc[0])]
-    assert compare_nested(apart, "b", "a").empty
+    assert compare_nested(apart, "b", "a", OWN).empty
 
 
 def test_errors_that_rounding_alone_tells_apart_are_the_same():
@@ -237,12 +260,12 @@ def test_errors_that_rounding_alone_tells_apart_are_the_same():
     assert statistics.wilcoxon(a, a * (1 - 4e-16)) == (0.0, 1.0)
     assert statistics.wilcoxon(a, a * (1 - 1e-9))[1] < 0.01
     assert np.isnan(statistics.paired_t([np.nan, 1.0], [1.0, 1.0])).all()
-    nested = compare_nested(nested_scores({"first": [1 - 4e-16] * 3, "second": [0.9] * 3}), "b", "a").set_index("dataset")
+    nested = compare_nested(nested_scores({"first": [1 - 4e-16] * 3, "second": [0.9] * 3}), "b", "a", OWN).set_index("dataset")
     assert nested["wins"].to_dict() == {"first": 0, "second": 2, "all": 2}
     part = pd.DataFrame(
         {"mae_a": [1.0 - 2e-16, 0.9e-6], "mae_b": [1.0, 1e-6], "paper_change": 0.0, "model": "b", "scratch": "a"}
-    )
-    assert over_datasets(part)["wins"] == 1
+    ).assign(dataset=["first", "second"])
+    assert over_datasets(part, OWN)["wins"] == 1
 
 
 def test_sign_flips_are_counted_exactly():

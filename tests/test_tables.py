@@ -191,8 +191,9 @@ def test_tests_against_the_network_without_pretraining():
     scores = scores_of("d", models)
     tests = pd.DataFrame([{"dataset": "d", "model": "roost-ssl", "paper_t": -1.9, "paper_p": 0.1, "suspect": None}])
     means = pd.DataFrame({"dataset": "d", "model": ["roost", "roost-ssl", "rf"], "paper_mean": [4.0, 3.0, np.nan]})
+    own = {"d": "d", "e": "e"}
     pretrained, labels = {"roost-ssl": "roost", "roost-fl": "roost"}, {"roost-ssl": "Roost-SSL", "roost-fl": "Roost-FL"}
-    table = tabulate_tests.tabulate(pd.DataFrame(scores), pretrained, tests, means)
+    table = tabulate_tests.tabulate(pd.DataFrame(scores), pretrained, tests, means, own)
     assert table["model"].tolist() == ["roost-ssl", "roost-fl"]
     row, other = table.iloc[0], table.iloc[1]
     assert row["difference"] == pytest.approx(-0.96) and row["t"] < 0 and row["p"] < row["p_corrected"] < other["p_corrected"]
@@ -200,9 +201,9 @@ def test_tests_against_the_network_without_pretraining():
     assert row["change_low"] + row["change_high"] == pytest.approx(2 * row["change"])
     for p in ("p", "p_corrected", "p_wilcoxon"):
         assert [row[f"{p}_holm"], other[f"{p}_holm"]] == pytest.approx([2 * row[p], max(2 * row[p], other[p])])
-    assert "| d | Roost-SSL | -29.8 % | -" in tabulate_tests.markdown(table, labels)
+    assert "| d | Roost-SSL | -29.8 % | -" in tabulate_tests.markdown(table, labels, own)
 
-    more = tabulate_tests.tabulate(pd.DataFrame(scores + scores_of("e", models, 5.0)), pretrained, tests, means)
+    more = tabulate_tests.tabulate(pd.DataFrame(scores + scores_of("e", models, 5.0)), pretrained, tests, means, own)
     assert more["dataset"].tolist() == ["d", "d", "e", "e", "all", "all"]
     ssl = more[more["model"] == "roost-ssl"]
     ratios = np.log(ssl["mae"] / ssl["mae_scratch"])[:2]
@@ -211,9 +212,21 @@ def test_tests_against_the_network_without_pretraining():
     assert ssl["p_corrected_holm"].notna().tolist() == [True, True, False] and ssl["n_datasets"].tolist()[2] == 2
     assert np.isnan(ssl.iloc[2]["paper_change"])  # the paper has one of the two
     both = pd.concat([means, means.assign(dataset="e", paper_mean=[4.0, 2.0, np.nan])])
-    printed = tabulate_tests.tabulate(pd.DataFrame(scores + scores_of("e", models, 5.0)), pretrained, tests, both)
+    printed = tabulate_tests.tabulate(pd.DataFrame(scores + scores_of("e", models, 5.0)), pretrained, tests, both, own)
     assert printed.iloc[-2]["paper_change"] == pytest.approx(100 * (np.sqrt(0.75 * 0.5) - 1))
-    assert "| all 2 (2 better) | Roost-SSL | " in tabulate_tests.markdown(more, labels)
+    written = tabulate_tests.markdown(more, labels, own)
+    assert "| all 2 (2 better) | Roost-SSL | " in written and "one unit" not in written
+
+    three = scores + scores_of("e", models, 5.0) + scores_of("f", {m: [v**2 for v in values] for m, values in models.items()})
+    same = own | {"f": "d"}
+    table = tabulate_tests.tabulate(pd.DataFrame(three), pretrained, tests, means, same)
+    last = table.iloc[-2]
+    logs = np.log(table["mae"] / table["mae_scratch"])[table["model"] == "roost-ssl"].to_numpy()
+    units = [(logs[0] + logs[2]) / 2, logs[1]]
+    assert (last["n_datasets"], last["n_units"], last["wins"]) == (3, 2, 3)
+    assert last["change"] == pytest.approx(100 * np.expm1(np.mean(units))) and logs[0] != pytest.approx(logs[2])
+    assert last["p"] == pytest.approx(stats.ttest_1samp(units, 0).pvalue)
+    assert "Those of the same materials are one unit, their mean: d and f." in tabulate_tests.markdown(table, labels, same)
     figure = plots.gains(more, labels)
     axes = figure.axes[0]
     assert [t.get_text() for t in axes.get_yticklabels()] == ["d", "e", "mean"] and [t.get_text() for t in axes.texts] == [

@@ -303,6 +303,11 @@ def baseline_features(wildcards):
     return {"features": f"results/features/{wildcards.dataset}/{features}.npy"}
 
 
+def materials_of(dataset):
+    """What names the materials of a dataset: datasets of the same ones are one unit in means over datasets."""
+    return config["datasets"][dataset].get("materials", dataset)
+
+
 def label(name):
     """Name of a dataset or model in tables and figures."""
     entry = config["datasets"].get(name) or config["models"][name]

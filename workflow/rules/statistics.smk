@@ -139,6 +139,7 @@ rule tabulate_tests:
     params:
         official=official(DATASETS),
         pretrained=COMPARED,
+        materials={d: materials_of(d) for d in DATASETS},
         labels=LABELS,
         code=fingerprint("tabulate_tests"),
     script:

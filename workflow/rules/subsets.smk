@@ -68,6 +68,9 @@ rule compare_subsets:
     conda:
         "../../envs/analysis.yaml"
     params:
+        materials=lambda w: {
+            d: materials_of(d) for d in config["subsets"][w.study]["datasets"]
+        },
         code=fingerprint("compare_subsets"),
     script:
         "../scripts/compare_subsets.py"

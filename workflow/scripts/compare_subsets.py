@@ -12,5 +12,6 @@ if __name__ == "__main__":
     with job(snakemake):
         scores = read_csv(snakemake.input[0], dtype={"size": str})
         models = list(dict.fromkeys(scores["model"]))
-        tables = [compare_nested(scores, b, a) for a, b in itertools.combinations(models, 2)]
+        materials = snakemake.params.materials
+        tables = [compare_nested(scores, b, a, materials) for a, b in itertools.combinations(models, 2)]
         write_csv(pd.concat(tables) if tables else pd.DataFrame(columns=NESTED), snakemake.output[0])

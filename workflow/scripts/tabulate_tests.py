@@ -5,14 +5,14 @@ import pandas as pd
 
 from matpretrain.files import read_csv, write_csv, write_text
 from matpretrain.jobs import job
-from matpretrain.statistics import CHANGES, COMPARED, compare, mean_ratio, with_holm, without_rounding
+from matpretrain.statistics import CHANGES, COMPARED, by_materials, compare, mean_ratio, with_holm, without_rounding
 from matpretrain.tables import ALL, markdown_table, printed
 
 PAPER = ("paper_t", "paper_p", "suspect")
-COLUMNS = ("dataset", "model", "scratch", "n_datasets", "wins", *CHANGES, "paper_change", *COMPARED)
+COLUMNS = ("dataset", "model", "scratch", "n_datasets", "n_units", "wins", *CHANGES, "paper_change", *COMPARED)
 
 
-def tabulate(scores, pretrained, tests, means):
+def tabulate(scores, pretrained, tests, means, materials):
     """One row per dataset and pretrained network, and one per network for ALL datasets; negative: pretraining helps.
 
     Args:
@@ -20,6 +20,7 @@ def tabulate(scores, pretrained, tests, means):
         pretrained: {network: the network of the same encoder without pretraining, or None}.
         tests: what the paper printed, data frame dataset, model, paper_t, paper_p, suspect.
         means: its MAEs, data frame dataset, model, paper_mean.
+        materials: {dataset: name of its materials}.
     """
     printed = means.set_index(["dataset", "model"])["paper_mean"].dropna()
     rows = []
@@ -35,26 +36,30 @@ def tabulate(scores, pretrained, tests, means):
                 rows[-1] |= dict(zip(CHANGES, changes, strict=True))
                 rows[-1]["paper_change"] = 100 * (pretrained_mae / scratch_mae - 1)
     table = with_holm(pd.DataFrame(rows, columns=COLUMNS)).merge(tests, on=["dataset", "model"], how="left")
-    together = [over_datasets(part) for _, part in table.groupby("model", sort=False) if len(part) > 1]
+    together = [over_datasets(part, materials) for _, part in table.groupby("model", sort=False) if len(part) > 1]
     table = pd.DataFrame(table.to_dict("records") + together, columns=table.columns)
-    whole = dict.fromkeys(("n_datasets", "wins", "n_folds"), "Int64")
+    whole = dict.fromkeys(("n_datasets", "n_units", "wins", "n_folds"), "Int64")
     return table.astype(whole).rename(columns={"mae_a": "mae", "mae_b": "mae_scratch"})
 
 
-def over_datasets(part):
-    """The mean change of a network over datasets, the units of its test and interval: log ratios of the MAEs."""
+def over_datasets(part, materials):
+    """The mean change of a network over datasets: log ratios of the MAEs, averaged over those of the same materials first, which are
+    the units of the test and interval."""
+    part = part.set_index("dataset")
     ratios = np.log(part["mae_a"] / part["mae_b"])
-    printed = np.log1p(part["paper_change"] / 100).mean(skipna=False)  # none where the paper lacks a dataset
+    of_units = by_materials(ratios, materials)
+    printed = by_materials(np.log1p(part["paper_change"] / 100), materials) if part["paper_change"].notna().all() else np.nan
     row = {
         "dataset": ALL,
         "n_datasets": len(part),
+        "n_units": len(of_units),
         "wins": (without_rounding(ratios, 1) < 0).sum(),
-        "paper_change": 100 * np.expm1(printed),
+        "paper_change": 100 * np.expm1(np.mean(printed)),
     }
-    return row | part.iloc[0][["model", "scratch"]].to_dict() | mean_ratio(ratios.to_numpy(), 0.0)
+    return row | part.iloc[0][["model", "scratch"]].to_dict() | mean_ratio(of_units, 0.0)
 
 
-def markdown(table, labels):
+def markdown(table, labels, materials):
     """The table for readers."""
     headings = ["dataset", "model", "change of MAE", "95 % interval", "change, paper"]
     headings += ["t", "p", "p corrected", "p corrected, Holm", "t, paper", "p, paper"]
@@ -76,9 +81,11 @@ def markdown(table, labels):
         "Interval and corrected p: Nadeau and Bengio's, for overlapping training sets. Holm: adjusted over all datasets and models.",
     ]
     if ALL in set(table["dataset"]):
-        notes.append(
-            "All: the geometric mean over datasets, the units of its test and interval; two of the same materials are less than two."
-        )
+        present = [dataset for dataset in dict.fromkeys(table["dataset"]) if dataset != ALL]
+        units = pd.Series(present).groupby([materials[dataset] for dataset in present], sort=False).agg(list)
+        same = [" and ".join(labels.get(dataset, dataset) for dataset in unit) for unit in units if len(unit) > 1]
+        notes.append("All: the geometric mean over datasets, the units of its test and interval.")
+        notes[-1] += f" Those of the same materials are one unit, their mean: {'; '.join(same)}." if same else ""
     suspect = [row for row in table.itertuples() if isinstance(row.suspect, str)]
     notes += [f"(!) {labels.get(row.dataset, row.dataset)}, {labels[row.model]}: {row.suspect}." for row in suspect]
     return markdown_table(headings, rows, notes)
@@ -93,6 +100,7 @@ if __name__ == "__main__":
     with job(snakemake):
         p, files = snakemake.params, snakemake.input
         tests = printed(files.tests, p.official)[["dataset", "model", *PAPER]]
-        table = tabulate(read_csv(files.scores), p.pretrained, tests, printed(files.means, p.official))
+        means = printed(files.means, p.official)
+        table = tabulate(read_csv(files.scores), p.pretrained, tests, means, p.materials)
         write_csv(table, snakemake.output.csv)
-        write_text(markdown(table, p.labels), snakemake.output.md)
+        write_text(markdown(table, p.labels, p.materials), snakemake.output.md)

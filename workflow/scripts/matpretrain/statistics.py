@@ -13,7 +13,19 @@ from matpretrain.tables import ALL
 
 ROUNDING = 1e-12  # share of the scores up to which their differences are rounding
 CHANGES = ["change", "change_low", "change_high"]  # of an MAE in %, with the ends of its 95 % interval
-NESTED = ["model", "against", "dataset", "cells", "wins", *CHANGES, "t", "p", "p_flip", "p_cells"]  # columns of compare_nested
+NESTED = [
+    "model",
+    "against",
+    "dataset",
+    "cells",
+    "units",
+    "wins",
+    *CHANGES,
+    "t",
+    "p",
+    "p_flip",
+    "p_cells",
+]  # columns of compare_nested
 
 
 def epistemic_std(predictions):
@@ -264,23 +276,24 @@ def power_law(rows, errors):
     return float(m), float(np.exp(log_a))
 
 
-def compare_nested(scores, model, against):
+def compare_nested(scores, model, against, materials):
     """Two models on training subsets of several datasets, where the cells (dataset, size) are not independent.
 
     Subsets of one fold lie within each other and share its test part, so that sizes are averaged first: the logarithm of
     the ratio of the MAEs, one value per fold. Folds of a dataset overlap in their training rows: Nadeau and Bengio's
     correction, with the rows that subsets are drawn from in place of the drawn ones, of which folds share fewer, so that the test
-    is on the safe side. Datasets count as the independent units of a t test and an exact sign-flip test of
-    their means; two targets of the same materials, as log_gvrh and log_kvrh, are less than two units.
+    is on the safe side. Over all datasets, those of the same materials are one of the independent units (`by_materials`) of a t test
+    and an exact sign-flip test of their means.
 
     Args:
         scores: data frame dataset, size, fold, model, mae, n (test rows), pool_rows (all others of the dataset); the folds of a
             dataset have all sizes.
         model, against: names in scores["model"]; cells that only one of them has do not count.
+        materials: {dataset: name of its materials}.
 
     Returns:
-        Data frame with a row per dataset and one for ALL: model, against, dataset, cells, wins (cells where the mean MAE
-        of `model` is lower), change (of the geometric mean MAE in %) with its 95 % interval, t and p (two-sided, as above), p_flip
+        Data frame with a row per dataset and one for ALL: model, against, dataset, cells, units (ALL only), wins (cells where the
+        mean MAE of `model` is lower), change (of the geometric mean MAE in %) with its 95 % interval, t and p (two-sided, as above), p_flip
         (sign-flip test, ALL only), p_cells (sign test of the wins as if cells were independent, for contrast).
     """
     keys = ["dataset", "size", "fold"]
@@ -289,21 +302,34 @@ def compare_nested(scores, model, against):
     both["ratio"] = np.log(both["mae"] / both["other"])
     cells = both.groupby(["dataset", "size"], sort=False)[["mae", "other"]].mean().reset_index()
     cells["won"] = without_rounding(np.log(cells["mae"] / cells["other"]), 1) < 0
-    rows, means = [], []
+    rows, means = [], {}
     for dataset, part in both.groupby("dataset", sort=False):
         folds = part.groupby("fold")["ratio"].mean().to_numpy()
         own = cells[cells["dataset"] == dataset]
-        means.append(folds.mean())
+        means[dataset] = folds.mean()
         found = mean_ratio(folds, part["n"].mean() / part["pool_rows"].mean())
         rows.append({"dataset": dataset, "cells": len(own), "wins": own["won"].sum()} | found)
     if not rows:
         return pd.DataFrame(columns=NESTED)
-    rows.append({"dataset": ALL, "cells": len(cells), "wins": cells["won"].sum()} | mean_ratio(np.array(means), 0.0))
-    rows[-1]["p_flip"] = sign_flip(means)
-    table = pd.DataFrame(rows)
+    of_units = by_materials(means, materials)
+    rows.append({"dataset": ALL, "cells": len(cells), "units": len(of_units), "wins": cells["won"].sum()})
+    rows[-1] |= mean_ratio(of_units, 0.0) | {"p_flip": sign_flip(of_units)}
+    table = pd.DataFrame(rows).astype({"units": "Int64"})
     table["p_cells"] = [stats.binomtest(int(w), int(n)).pvalue for w, n in zip(table["wins"], table["cells"], strict=True)]
     table = table.assign(model=model, against=against)
     return table[NESTED]
+
+
+def by_materials(values, materials):
+    """The units of a mean over datasets [n]: means of the values of datasets of the same materials, which are one unit, as what helps
+    with one property of a crystal may help with another; the value of every other dataset.
+
+    Args:
+        values: {dataset: value}.
+        materials: {dataset: name of its materials}.
+    """
+    values = pd.Series(values, dtype=float)
+    return values.groupby(values.index.map(materials), sort=False).mean().to_numpy()
 
 
 def mean_ratio(logs, test_to_train):
