@@ -227,6 +227,9 @@ def test_tests_against_the_network_without_pretraining():
     assert last["change"] == pytest.approx(100 * np.expm1(np.mean(units))) and logs[0] != pytest.approx(logs[2])
     assert last["p"] == pytest.approx(stats.ttest_1samp(units, 0).pvalue)
     assert "Those of the same materials are one unit, their mean: d and f." in tabulate_tests.markdown(table, labels, same)
+    figure = plots.gains(table, labels)
+    assert figure.axes[0].texts[0].get_text() == "of 3, 2 units"
+    plt.close(figure)
     figure = plots.gains(more, labels)
     axes = figure.axes[0]
     assert [t.get_text() for t in axes.get_yticklabels()] == ["d", "e", "mean"] and [t.get_text() for t in axes.texts] == [

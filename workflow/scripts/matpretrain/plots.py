@@ -223,7 +223,8 @@ def gains(table, labels):
     """Change of the MAE by pretraining in %, one panel per pretrained network, with 95 % intervals; diamonds: the paper's change.
 
     Args:
-        table: data frame dataset, model, change, change_low, change_high, paper_change; dataset ALL is the mean over datasets.
+        table: data frame dataset, model, n_units, change, change_low, change_high, paper_change; dataset ALL is the mean over datasets,
+            n_units says how many those of the same materials leave.
         labels: {dataset or model: name}.
 
     Returns:
@@ -244,9 +245,10 @@ def gains(table, labels):
         axes.set_title(labels.get(model, model), loc="left")
         if ALL in datasets:
             axes.axhline(datasets.index(ALL) - 0.5, color="0.8", lw=0.6)
-            n = part["change"].drop(ALL).notna().sum()
+            n, units = part["change"].drop(ALL).notna().sum(), part.loc[ALL, "n_units"]
+            count = f"of {n}" if units == n else f"of {n}, {units} units"
             at = {**AT_RIGHT, "va": "bottom", "xycoords": axes.get_yaxis_transform()}
-            axes.annotate(f"of {n}", (0.98, datasets.index(ALL) - 0.06), **at)  # clear of a wide interval
+            axes.annotate(count, (0.98, datasets.index(ALL) - 0.06), **at)  # clear of a wide interval
     grid[0, 0].set_yticks(np.arange(len(datasets)), ["mean" if d == ALL else labels.get(d, d) for d in datasets])
     grid[0, 0].invert_yaxis()
     words = "change of MAE by pretraining (%; left of zero it helps) and 95 % interval"
