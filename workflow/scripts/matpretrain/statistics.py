@@ -13,19 +13,8 @@ from matpretrain.tables import ALL
 
 ROUNDING = 1e-12  # share of the scores up to which their differences are rounding
 CHANGES = ["change", "change_low", "change_high"]  # of an MAE in %, with the ends of its 95 % interval
-NESTED = [
-    "model",
-    "against",
-    "dataset",
-    "cells",
-    "units",
-    "wins",
-    *CHANGES,
-    "t",
-    "p",
-    "p_flip",
-    "p_cells",
-]  # columns of compare_nested
+# columns of compare_nested
+NESTED = ["model", "against", "dataset", "cells", "units", "wins", *CHANGES, "t", "p", "p_flip", "p_cells"]
 
 
 def epistemic_std(predictions):
@@ -329,7 +318,7 @@ def by_materials(values, materials):
         materials: {dataset: name of its materials}.
     """
     values = pd.Series(values, dtype=float)
-    return values.groupby(values.index.map(materials), sort=False).mean().to_numpy()
+    return values.groupby([materials[dataset] for dataset in values.index], sort=False).mean().to_numpy()
 
 
 def mean_ratio(logs, test_to_train):
