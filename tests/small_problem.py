@@ -4,8 +4,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from matpretrain import folds
+from matpretrain import folds, supervised
+from matpretrain.composition import parse_formulas
 from matpretrain.recipe import Recipe
+from matpretrain.sources import read_embedded
+from matpretrain.splits import outer_folds
 
 RECIPE = Recipe(
     epochs=5, batch_size=16, min_steps=1, learning_rate=1e-2, weight_decay=1e-6, schedule="cosine", warmup=0.0,
@@ -36,6 +39,18 @@ def magnify(*networks):
 
 def recipe(**changes):
     return Recipe(**{**vars(RECIPE), **changes})
+
+
+def formation_energies(n):
+    """n measured formation energies, a data frame with the outer fold of each row."""
+    rows = read_embedded("pymatgen_exp_formation_energy").sample(n, random_state=1).reset_index(drop=True)
+    return rows.assign(fold=outer_folds(n))
+
+
+def finetuning(table, **values):
+    """supervised.Training on a table of formulas, from random weights, with a tenth that validates, on a CPU, but for `values`."""
+    common = {"weights": None, "inner_fraction": 0.1, "size": None, "seed": 0, "device": "cpu"}
+    return supervised.Training(table, parse_formulas(table["formula"].tolist())[0], **common | values)
 
 
 def all_folds(training, threads, say, state):

@@ -2,34 +2,27 @@
 
 import numpy as np
 import pytest
-from small_problem import all_folds, recipe
+from small_problem import all_folds, finetuning, formation_energies, recipe
 
 from matpretrain import folds, states, supervised
-from matpretrain.composition import matscholar_vectors, parse_formulas
+from matpretrain.composition import matscholar_vectors
 from matpretrain.plots import learning_curves
 from matpretrain.processes import Stopped
 from matpretrain.run import Diverged
 from matpretrain.selection import overtrained
-from matpretrain.sources import read_embedded
-from matpretrain.splits import outer_folds
 
 VECTORS = np.nan_to_num(matscholar_vectors())  # as jobs get them
 
 
 @pytest.fixture(scope="module")
 def table():
-    rows = read_embedded("pymatgen_exp_formation_energy").sample(62, random_state=1).reset_index(drop=True)
-    return rows.assign(fold=outer_folds(62))
+    return formation_energies(62)
 
 
 def training(table, **changes):
-    values = {
-        "table": table, "examples": parse_formulas(table["formula"].tolist())[0], "encoder": "roost",
-        "arguments": {"element_vectors": VECTORS}, "weights": None, "loss": "robust_l1",
-        "recipe": recipe(epochs=3, clip=1.0, select="last", learning_rate=1e-3), "inner_fraction": 0.1, "size": None,
-        "seed": 0, "device": "cpu",
-    }  # fmt: skip
-    return supervised.Training(**values | changes)
+    slow = recipe(epochs=3, clip=1.0, select="last", learning_rate=1e-3)
+    own = {"encoder": "roost", "arguments": {"element_vectors": VECTORS}, "loss": "robust_l1", "recipe": slow}
+    return finetuning(table, **own | changes)
 
 
 @pytest.mark.parametrize("cohort", [1, 5])

@@ -2,7 +2,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from small_problem import recipe
+from small_problem import finetuning, formation_energies, recipe
 from snakemake.iocontainers import Namedlist
 
 from matpretrain import supervised
@@ -11,7 +11,6 @@ from matpretrain.folds import of_job
 from matpretrain.outputs import SCALES, decode, learned, n_outputs, smoothing
 from matpretrain.sources import read_embedded
 from matpretrain.spectra import smoothing_matrix
-from matpretrain.splits import outer_folds
 
 FAULTS = "Targets"
 RNG = np.random.default_rng(0)
@@ -63,17 +62,13 @@ def test_spectra_are_smoothed_scaled_back_and_expanded(resolution):
 
 
 def test_logarithms_are_learned_and_errors_are_in_the_unit():
-    table = read_embedded("pymatgen_exp_formation_energy").sample(62, random_state=1).reset_index(drop=True)
-    table = table.assign(fold=outer_folds(62))
-
+    table = formation_energies(62)
+    vectors = {"element_vectors": np.nan_to_num(matscholar_vectors())}
     slow = recipe(epochs=3, learning_rate=1e-3, select="last", clip=1.0)
 
     def train(target, **options):
-        own = supervised.Training(
-            table.assign(target=target), parse_formulas(table["formula"].tolist())[0], encoder="roost",
-            arguments={"element_vectors": np.nan_to_num(matscholar_vectors())}, weights=None, loss="robust_l1", recipe=slow,
-            inner_fraction=0.1, size=None, seed=0, device="cpu", **options,
-        )  # fmt: skip
+        own = {"encoder": "roost", "arguments": vectors, "loss": "robust_l1", "recipe": slow, **options}
+        own = finetuning(table.assign(target=target), **own)
         return supervised.train_members([(own, 1), (own, 3)], lambda text: None)[1]  # two at once, the second
 
     predictions, history, kept = train(np.exp(table["target"]), target_scale="log")

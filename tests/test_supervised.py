@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from small_problem import recipe
+from small_problem import finetuning, formation_energies, recipe
 from snakemake.iocontainers import Namedlist
 
 from matpretrain import supervised
@@ -13,26 +13,21 @@ from matpretrain.composition import parse_formulas
 from matpretrain.folds import of_job
 from matpretrain.members import save_members
 from matpretrain.processes import Stopped
-from matpretrain.sources import read_embedded
-from matpretrain.splits import inner_split, outer_folds
+from matpretrain.splits import inner_split
 
 VECTORS = torch.randn(119, 6, generator=torch.Generator().manual_seed(1)).numpy()
 
 
 @pytest.fixture(scope="module")
 def table():
-    rows = read_embedded("pymatgen_exp_formation_energy").sample(60, random_state=1).reset_index(drop=True)
-    return rows.assign(fold=outer_folds(60))
+    return formation_energies(60)
 
 
 def training(table, **changes):
     """That of a Finder with few weights."""
-    values = {
-        "table": table, "examples": parse_formulas(table["formula"].tolist())[0], "encoder": "finder",
-        "arguments": {"element_vectors": VECTORS, "layers": 1, "readout": False}, "weights": None, "loss": "l1",
-        "recipe": recipe(epochs=2, select="last"), "inner_fraction": 0.1, "size": None, "seed": 0, "device": "cpu",
-    }  # fmt: skip
-    return supervised.Training(**values | changes)
+    few = {"element_vectors": VECTORS, "layers": 1, "readout": False}
+    own = {"encoder": "finder", "arguments": few, "loss": "l1", "recipe": recipe(epochs=2, select="last")}
+    return finetuning(table, **own | changes)
 
 
 def train(own, folds, said):

@@ -303,9 +303,9 @@ def baseline_features(wildcards):
     return {"features": f"results/features/{wildcards.dataset}/{features}.npy"}
 
 
-def materials_of(dataset):
-    """What names the materials of a dataset: datasets of the same ones are one unit in means over datasets."""
-    return config["datasets"][dataset].get("materials", dataset)
+def materials_of(datasets):
+    """{dataset: what names its materials}: datasets of the same ones are one unit in means over datasets."""
+    return {d: config["datasets"][d].get("materials", d) for d in datasets}
 
 
 def label(name):

@@ -139,7 +139,7 @@ rule tabulate_tests:
     params:
         official=official(DATASETS),
         pretrained=COMPARED,
-        materials={d: materials_of(d) for d in DATASETS},
+        materials=materials_of(DATASETS),
         labels=LABELS,
         code=fingerprint("tabulate_tests"),
     script:

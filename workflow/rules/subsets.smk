@@ -68,9 +68,7 @@ rule compare_subsets:
     conda:
         "../../envs/analysis.yaml"
     params:
-        materials=lambda w: {
-            d: materials_of(d) for d in config["subsets"][w.study]["datasets"]
-        },
+        materials=lambda w: materials_of(config["subsets"][w.study]["datasets"]),
         code=fingerprint("compare_subsets"),
     script:
         "../scripts/compare_subsets.py"

@@ -43,24 +43,35 @@ def tabulate(scores, pretrained, tests, means, materials):
 
 
 def over_datasets(part, materials):
-    """The mean change of a network over datasets: log ratios of the MAEs, averaged over those of the same materials first, which are
-    the units of the test and interval."""
+    """The row of a network's mean change over datasets: log ratios of the MAEs, averaged over datasets of the same materials first,
+    which are the units of its test and interval.
+
+    Args:
+        part: data frame dataset, model, scratch, mae_a, mae_b (pretrained and not) and paper_change in %, a row per dataset.
+        materials: {dataset: name of its materials}.
+    """
     part = part.set_index("dataset")
     ratios = np.log(part["mae_a"] / part["mae_b"])
     of_units = by_materials(ratios, materials)
-    printed = by_materials(np.log1p(part["paper_change"] / 100), materials) if part["paper_change"].notna().all() else np.nan
+    paper = by_materials(np.log1p(part["paper_change"] / 100), materials)
     row = {
         "dataset": ALL,
         "n_datasets": len(part),
         "n_units": len(of_units),
         "wins": (without_rounding(ratios, 1) < 0).sum(),
-        "paper_change": 100 * np.expm1(np.mean(printed)),
+        "paper_change": 100 * np.expm1(paper.mean()),
     }
     return row | part.iloc[0][["model", "scratch"]].to_dict() | mean_ratio(of_units, 0.0)
 
 
 def markdown(table, labels, materials):
-    """The table for readers."""
+    """The table for readers.
+
+    Args:
+        table: what `tabulate` returned.
+        labels: {dataset or model: name}.
+        materials: {dataset: name of its materials}.
+    """
     headings = ["dataset", "model", "change of MAE", "95 % interval", "change, paper"]
     headings += ["t", "p", "p corrected", "p corrected, Holm", "t, paper", "p, paper"]
     rows = []
@@ -81,9 +92,10 @@ def markdown(table, labels, materials):
         "Interval and corrected p: Nadeau and Bengio's, for overlapping training sets. Holm: adjusted over all datasets and models.",
     ]
     if ALL in set(table["dataset"]):
-        present = [dataset for dataset in dict.fromkeys(table["dataset"]) if dataset != ALL]
-        units = pd.Series(present).groupby([materials[dataset] for dataset in present], sort=False).agg(list)
-        same = [" and ".join(labels.get(dataset, dataset) for dataset in unit) for unit in units if len(unit) > 1]
+        units = {}
+        for dataset in dict.fromkeys(table["dataset"]):
+            units.setdefault(materials.get(dataset), []).append(labels.get(dataset, dataset))
+        same = [" and ".join(unit) for unit in units.values() if len(unit) > 1]
         notes.append("All: the geometric mean over datasets, the units of its test and interval.")
         notes[-1] += f" Those of the same materials are one unit, their mean: {'; '.join(same)}." if same else ""
     suspect = [row for row in table.itertuples() if isinstance(row.suspect, str)]

@@ -310,15 +310,20 @@ def compare_nested(scores, model, against, materials):
 
 
 def by_materials(values, materials):
-    """The units of a mean over datasets [n]: means of the values of datasets of the same materials, which are one unit, as what helps
-    with one property of a crystal may help with another; the value of every other dataset.
+    """The units [n] of a mean over datasets: the mean over those of the same materials, since what helps with one property of a
+    crystal may help with another, and the value of every other dataset; NaN where a value is.
 
     Args:
         values: {dataset: value}.
         materials: {dataset: name of its materials}.
+
+    Raises:
+        KeyError: a dataset is not in `materials`.
     """
-    values = pd.Series(values, dtype=float)
-    return values.groupby([materials[dataset] for dataset in values.index], sort=False).mean().to_numpy()
+    units = {}
+    for dataset, value in values.items():
+        units.setdefault(materials[dataset], []).append(value)
+    return np.array([np.mean(unit) for unit in units.values()])
 
 
 def mean_ratio(logs, test_to_train):
