@@ -6,7 +6,7 @@ from entries import SSL, model, strategy
 
 from matpretrain import networks
 from matpretrain.configuration import check
-from matpretrain.networks import first_alike
+from matpretrain.networks import all_arguments, first_alike
 from matpretrain.provenance import parameters, pretext_tasks
 
 FAULTS = "Registries: networks and what they start from"
@@ -108,7 +108,12 @@ STARTS = [
     (
         "A network that starts from one of another kind",
         model(encoder="roost", initial="finder"),
-        "models.mine.initial: weights pass between two modes of Finder only",
+        "models.mine.initial: finder is no roost, whose weights it could start from",
+    ),
+    (
+        "A network that starts from another, which it cannot",
+        model(encoder="roost", initial="roost"),
+        "models.mine.initial: Model of roost cannot take weights over, it has no adopt(); remove it",
     ),
     (
         "A loss for pretraining",
@@ -143,6 +148,15 @@ def test_strategies_of_one_network_share_untrained_encoders(shipped):
     names = ["ssl", "untrained-onehot", "cdssl", "fl"]
     alike = {name: first_alike(shipped, names, name) for name in names}
     assert alike == {"ssl": "ssl", "untrained-onehot": "untrained-onehot", "cdssl": "cdssl", "fl": "ssl"}
+
+
+def test_an_argument_may_be_written_or_left_to_its_default(shipped):
+    strategies = {"again": shipped["pretraining"]["cdssl"] | {"arguments": {}, "seed": 1}}
+    models = {"mine": {"encoder": "megnet", "pretraining": ["cdssl", "again"], "label": "mine"}}
+    changed = overlaid(shipped, {"models": models, "pretraining": strategies})
+    check(changed, PROJECT)
+    assert all_arguments(models["mine"], "Model") == all_arguments(shipped["models"]["megnet"], "Model") == {"size": "large"}
+    assert first_alike(changed, ["cdssl", "again"], "again") == "cdssl"
 
 
 def test_what_a_network_is_made_from_is_read_off_its_module():

@@ -19,6 +19,7 @@ from matpretrain.objectives import Pretext
 from matpretrain.supervised import Training, train_members
 from matpretrain.weights import load_encoder, save_encoder
 
+FAULTS = "A network of one's own"
 PAGE = (PROJECT / "docs/own_model.md").read_text()
 CODE, ENTRIES = (re.search(rf"```{kind}\n(.*?)```", PAGE, re.DOTALL)[1] for kind in ("python", "yaml"))
 VECTORS = np.nan_to_num(matscholar_vectors())
@@ -36,6 +37,17 @@ def module(own_package, monkeypatch):
 
 def test_its_entries_are_accepted(shipped, module, tmp_path):
     check(overlaid(shipped, yaml.safe_load(ENTRIES)), tmp_path)
+
+
+def test_a_network_without_an_encoder_has_no_representations(module, fault):
+    from embed_test_rows import encoder_of
+
+    model = module.Model(VECTORS, 2)
+    assert encoder_of(model, "mean_vector") is model.encoder
+    with fault(
+        "Representations of a network of one's own without an encoder", "Model of matpretrain/mean_vector.py has no encoder"
+    ):
+        encoder_of(torch.nn.Linear(2, 2), "mean_vector")
 
 
 def test_it_is_pretrained_and_learns_from_there(module, tmp_path):

@@ -102,6 +102,7 @@ def test_rows_of_one_composition_carry_their_group_where_they_stay_together(tmp_
         ({"matbench": "matbench_steels", "csv": "mine.csv", "fold": "part"}, False),
         ({"matbench": "matbench_steels", "csv": "mine.csv", "group": "lab"}, False),
         ({"matbench": "matbench_steels", "split_seed": 1}, False),
+        ({"matbench": "matbench_steels", "n_folds": 5, "split": "random", "split_seed": 18012019}, True),
         ({"csv": "mine.csv"}, False),
     ],
 )
@@ -127,10 +128,15 @@ def test_own_folds_are_numbered_in_their_order_and_rows_without_one_only_train(t
     assert table["fold"].tolist() == [1, 0, -1, 0, 1] and table["group"].tolist() == [0, 1, 2, 3, 0]
     single = prepared(tmp_path, OWN.replace(",9,", ",,"), fold="part")[0]
     assert single["fold"].tolist() == [0, -1, -1, -1, 0], "a single hold-out"
-    for trains, validates in (("Train", "val"), ("training", "valid"), ("-1", "-1.0"), ("NA", "dev"), ("nan", "None")):
+    for trains, validates in (("Train", "val"), ("training", "valid"), ("-1", "-1.0"), ("validation", "dev")):
         words = OWN.replace(",10,", ",test,").replace(",9,", f",{trains},").replace(",,", f",{validates},")
         table, said = prepared(tmp_path, words, fold="part")
         assert table["fold"].tolist() == [0, -1, -1, -1, 0] and "rows per test part: 2; 3 rows only train" in said
+
+
+def test_sodium_is_a_part_as_any_other(tmp_path):
+    text = OWN.replace(",10,", ",Na,").replace(",9,", ",Li,").replace(",,", ",NA,")
+    assert prepared(tmp_path, text, fold="part")[0]["fold"].tolist() == [2, 0, 1, 0, 2]
 
 
 def test_own_groups_stay_in_one_fold_also_where_rows_are_dropped(tmp_path):
@@ -152,6 +158,7 @@ def test_own_groups_stay_in_one_fold_also_where_rows_are_dropped(tmp_path):
         ("A group in two folds", OWN.replace(",9,c", ",9,a").replace(",10,a", ",9,a"), {"fold": "part", "group": "lab"}, "line 6 (id row-5): other rows with this lab have another part; keep each in one"),
         ("A column of folds in which all rows are tested at once", OWN.replace(",,b", ",9,b").replace("10", "9"), {"fold": "part"}, "part is 9 in all rows; name the part"),
         ("A row without a group", OWN.replace(",c", ","), {"group": "lab"}, "line 5 (id row-4): lab is empty; give the row a group"),
+        ("A column of folds with a word for nothing", OWN.replace(",,b", ",NaN,b"), {"fold": "part"}, "part is NaN; leave it empty or write train where the row only trains"),
         ("A column of folds that is not there", OWN, {"fold": "split"}, "no column 'split' (it has formula, gap, part, lab)"),
     ],
 )  # fmt: skip

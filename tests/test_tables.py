@@ -1,18 +1,21 @@
 """Tables and figures for readers, on numbers whose result is known."""
 
 import json
+from io import StringIO
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 import tabulate_huang2024
+import tabulate_probes
 import tabulate_tests
 from compare_models import compare_models
 from scipy import stats
 
 from matpretrain import plots, plots_finder, statistics
 from matpretrain.files import read_csv, write_csv
+from matpretrain.probes import DRAWS
 from matpretrain.tables import markdown_table, printed
 
 LABELS = {"a": "Alloys", "b": "Borides", "roost": "Roost", "rf": "RF", "crabnet": "CrabNet"}
@@ -155,14 +158,20 @@ def test_the_figure_of_two_modes_holds_maps_and_correlations():
 
 
 def test_a_probe_is_bold_where_no_untrained_encoder_would_be():
-    import tabulate_probes
-
     before = [{"epoch": 0, "seed": seed, "mae_mean": mae} for seed, mae in enumerate((10.0, 12.0, 14.0))]
     # 12 - 4.303 * 2 * sqrt(4 / 3) = 2.06
     after = [{"epoch": epoch, "seed": 0, "mae_mean": mae} for epoch, mae in ((1, 2.1), (2, 2.0))]
     table = pd.DataFrame(before + after).assign(dataset="steels", pretraining="ssl")
     text = tabulate_probes.markdown(table, {"steels": "Steels"}, {"steels": "MPa"})
     assert "| Steels | MPa | ssl | 12 ± 2 | 2.1 | **2** |" in text and "over 3 initial weights" in text
+
+
+@pytest.mark.parametrize("seed", [0, 9, 12])
+def test_a_strategy_of_any_seed_stands_beside_as_many_untrained_encoders(seed):
+    own = pd.DataFrame({"epoch": [0, 1, 2], "seed": seed, "mae_mean": 1.0})
+    table = tabulate_probes.beside(own, pd.DataFrame({"epoch": 0, "seed": range(DRAWS), "mae_mean": 2.0}))
+    before = table[table["epoch"] == 0]
+    assert len(before) == before["seed"].nunique() == DRAWS and before["mae_mean"].tolist().count(1.0) == 1
 
 
 def test_a_bar_in_a_label_does_not_end_a_cell():
@@ -230,6 +239,15 @@ def test_tests_against_the_network_without_pretraining():
     figure = plots.gains(table, labels)
     assert figure.axes[0].texts[0].get_text() == "of 3, 2 units"
     plt.close(figure)
+    lonely = three + [s | {"dataset": "g"} for s in scores if s["model"] != "roost-fl"]
+    figure = plots.gains(
+        pd.read_csv(StringIO(tabulate_tests.tabulate(pd.DataFrame(lonely), pretrained, tests, means, same).to_csv())), labels
+    )
+    assert [[t.get_text() for t in axes.texts] for axes in figure.axes[:2]] == [["of 4, 3 units"], ["of 3, 2 units"]]
+    one = [s for s in three if s["model"] != "roost-fl" or s["dataset"] == "d"]
+    figure = plots.gains(tabulate_tests.tabulate(pd.DataFrame(one), pretrained, tests, means, same), labels)
+    assert [[t.get_text() for t in axes.texts] for axes in figure.axes[:2]] == [["of 3, 2 units"], []]
+    plt.close("all")
     figure = plots.gains(more, labels)
     axes = figure.axes[0]
     assert [t.get_text() for t in axes.get_yticklabels()] == ["d", "e", "mean"] and [t.get_text() for t in axes.texts] == [

@@ -92,6 +92,25 @@ def test_an_encoder_of_crystals_is_pretrained_by_the_same_rule(checkout):
     assert of_atoms.shape == (170, 96) and np.allclose(of_atoms, of_orbits, rtol=1e-3, atol=1e-3)
 
 
+def test_what_is_planned_for_crystals_that_were_not_pretrained_and_for_a_default_argument(checkout):
+    """Untrained crystals have no losses to draw; a network that leaves `size: large` out is compared with one that says it."""
+    study = {"datasets": ["aflow_density"], "sizes": ["50%"], "models": ["megnet", "untrained", "mine"], "reference": "megnet"}
+    models = {
+        name: {"encoder": "megnet", "label": name, "pretraining": start}
+        for name, start in (("untrained", "still"), ("mine", "cdssl-aflow"))
+    }
+    config = {
+        "models": models,
+        "pretraining": {"still": {"encoder": "megnet", "corpus": "aflow_prototypes", "tasks": {}}},
+        "benchmark": {"datasets": ["aflow_density"], "models": ["megnet", "mine"], "probes": []},
+        "subsets": {"own": study, "new2024": {"models": ["megnet-small", "megnet"]}},
+    }
+    (checkout.folder / "my.yaml").write_text(yaml.safe_dump(config))
+    of_crystals = checkout.planned("--configfile", "my.yaml", "--", "crystals")
+    assert (of_crystals.count("probe_crystals"), of_crystals.count("plot_pretraining")) == (2, 1)
+    assert {"tabulate_tests", "plot_gains"} <= set(checkout.planned("--configfile", "my.yaml", "--", "tables", "figures"))
+
+
 def test_subsets_of_a_csv_give_tables_and_a_figure(checkout):
     write_csv_of_60(checkout.folder)
     study = {"datasets": ["mine"], "sizes": [20, "60%"], "models": ["dummy", "rf-onehot"], "reference": "dummy"}
@@ -177,7 +196,16 @@ def test_matbench_tasks_from_a_mirror_are_recorded_for_the_leaderboard(mirror, c
     from matbench.bench import MatbenchBenchmark
 
     arguments = ["--config", f"mirror={mirror}", "--configfile", "my.yaml"]
-    config = {"benchmark": {"datasets": ["matbench_steels", "matbench_jdft2d"], "models": ["dummy"]}}
+    again = {
+        "matbench": "matbench_jdft2d",
+        "target": "exfoliation_en",
+        "unit": "meV/atom",
+        "mirror_file": "tables/matbench_jdft2d.csv.gz",
+    }
+    config = {
+        "benchmark": {"datasets": ["matbench_steels", "mine", "matbench_jdft2d"], "models": ["dummy"]},
+        "datasets": {"mine": again},
+    }
     (checkout.folder / "my.yaml").write_text(yaml.safe_dump(config))
     done = checkout.snakemake(*arguments, "--", "matbench", "tables")
     assert done.returncode == 0, done.text
@@ -187,7 +215,9 @@ def test_matbench_tasks_from_a_mirror_are_recorded_for_the_leaderboard(mirror, c
     for task in recorded.tasks:
         expected = published.loc[(task.dataset_name, "dummy"), [f"fold_{k}" for k in range(5)]]
         assert [task.results[f"fold_{k}"]["scores"]["mae"] for k in range(5)] == pytest.approx(expected.tolist(), abs=1e-4)
-    changes = {"datasets": {"matbench_jdft2d": {"split_seed": 1}}}
+    steels, jdft2d = {"n_folds": 5, "split": "random", "log10": False}, {"split_seed": 1}  # the official folds, and others
+    config = {"benchmark": {"datasets": ["matbench_steels", "matbench_jdft2d"], "models": ["dummy"]}}
+    changes = {"datasets": {"matbench_steels": steels, "matbench_jdft2d": jdft2d}}
     (checkout.folder / "my.yaml").write_text(yaml.safe_dump(config | changes))
     assert checkout.snakemake(*arguments, "--", "tables").returncode == 0
     table = pd.read_csv(checkout.folder / "results/tables/huang2024_table2.csv").set_index(["dataset", "model"])["paper_mean"]

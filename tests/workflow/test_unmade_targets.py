@@ -1,6 +1,7 @@
 """Targets that cannot be made: the line names the part, the key or who needs what is missing."""
 
 import pytest
+import yaml
 from runs import error_line, write_config, write_csv_of_60
 
 FAULTS = "The workflow: targets"
@@ -96,6 +97,15 @@ def test_who_needs_a_corpus_is_read_off_predictions_and_studies(checkout, target
     }
     done = checkout.snakemake("-n", *write_config(checkout.folder, pretraining={}, **changes), "--", target)
     assert done.returncode == 1 and names in error_line(done)
+
+
+def test_structures_in_a_mirror_need_a_name(checkout, fault):
+    (checkout.folder / "mirror/tables").mkdir(parents=True)
+    (checkout.folder / "mirror/tables/x.csv.gz").touch()
+    entry = {"by_hand": "a shelf", "structures": True, "mirror_file": "tables/x.csv.gz", "target": "t", "unit": "eV"}
+    (checkout.folder / "my.yaml").write_text(yaml.safe_dump({"mirror": "mirror", "datasets": {"x": entry}}))
+    with fault("Structures in a mirror that no key names", "datasets.x: no mirror_structures names the file", "add it"):
+        checkout.make("--configfile", "my.yaml", "-n", "--", "results/finetune/x/megnet/predictions.csv")
 
 
 def test_a_model_that_is_excluded_is_not_to_be_added(checkout, fault):

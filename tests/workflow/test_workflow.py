@@ -290,8 +290,8 @@ def test_a_new_model_is_one_module_and_one_entry(finished):
     write_config(finished.folder)
 
 
-def test_another_label_unit_or_device_trains_nothing_again(finished):
-    entry = {"csv": "mine.csv", "target": "energy", "unit": "eV per atom", "label": "Formation energy"}
+def test_another_label_unit_name_of_materials_or_device_trains_nothing_again(finished):
+    entry = {"csv": "mine.csv", "target": "energy", "unit": "eV per atom", "label": "Formation energy", "materials": "those"}
     write_config(finished.folder, datasets={"mine": entry}, device="cpu")
     assert not {"finetune", "fit_baseline", "prepare_dataset", "pretrain"} & set(finished.planned(*finished.arguments))
     write_config(finished.folder)

@@ -51,7 +51,7 @@ def strategies_of(model):
 def made_of(model):
     """What a network is made from; two with the same have the same parameters."""
     entry = config["models"][model]
-    return entry["encoder"], arguments_of(model), elements_of(entry)
+    return entry["encoder"], networks.all_arguments(entry, "Model"), elements_of(entry)
 
 
 def scratch_of(model):
@@ -124,7 +124,7 @@ wildcard_constraints:
 
 def data_keys(dataset):
     """Registry keys of a dataset that decide its rows and folds; a new label must not train anything again."""
-    words = "label property unit licence citation matched by_hand inner_fraction recipe"
+    words = "label property unit licence citation matched by_hand materials inner_fraction recipe"
     entry, others = config["datasets"][dataset], words.split()
     if source_kind(dataset) != "mirror":
         others += [k for k in entry if k.startswith("mirror_")]

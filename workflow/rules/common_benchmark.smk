@@ -10,8 +10,14 @@ def official(datasets):
         d
         for d, entry in entries.items()
         if has_official_folds(entry)
-        and not {"log10", "one_per_composition"} & entry.keys()
+        and not entry.get("log10")
+        and "one_per_composition" not in entry
     ]
+
+
+def task_of(dataset):
+    """The Matbench task that a dataset is."""
+    return config["datasets"][dataset]["matbench"]
 
 
 def matbench_tasks(model):
@@ -20,12 +26,13 @@ def matbench_tasks(model):
 
 
 def recorded_tasks(model):
-    """Those of `matbench_tasks` with all rows, as Matbench records them."""
-    return [
+    """Those of `matbench_tasks` with all rows, as Matbench records them; of several that are one task the first."""
+    whole = [
         d
         for d in matbench_tasks(model)
         if config["datasets"][d].get("missing_structures") != "drop"
     ]
+    return list({task_of(d): d for d in reversed(whole)}.values())[::-1]
 
 
 def models_on(dataset, models, kind):

@@ -53,6 +53,11 @@ def structure_source(wildcards):
     if kind == "csv":
         found["structures"] = entry["structures"]
     elif kind == "mirror":
+        if "mirror_structures" not in entry:
+            refuse(
+                f"config key datasets.{name}: no mirror_structures names the file of its structures in the mirror; add it, or csv: PATH "
+                "and structures: PATH"
+            )
         found["structures"] = raw(entry["mirror_structures"])
     elif kind == "download":
         found["structures"] = downloaded_file(name)

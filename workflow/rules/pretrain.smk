@@ -11,6 +11,10 @@ OF_CRYSTALS = [
 ]
 LEARNING = [p for p, entry in config["pretraining"].items() if entry["tasks"]]
 OF_FORMULAS = [p for p in config["pretraining"] if p not in OF_CRYSTALS]
+STUDIED = {m for study in config["subsets"].values() for m in study["models"]}
+STUDIED_CRYSTALS = [
+    p for p in OF_CRYSTALS if any(p in strategies_of(m) for m in STUDIED)
+]
 
 
 rule prepare_corpus:
@@ -157,20 +161,12 @@ rule plot_pretraining:
 rule crystals:
     input:
         expand(
-            [
-                rules.probe_crystals.output.table,
-                rules.plot_crystals.output[0],
-                rules.plot_pretraining.output[0],
-            ],
-            pretraining=[
-                p
-                for p in OF_CRYSTALS
-                if any(
-                    p in strategies_of(m)
-                    for study in config["subsets"].values()
-                    for m in study["models"]
-                )
-            ],
+            [rules.probe_crystals.output.table, rules.plot_crystals.output[0]],
+            pretraining=STUDIED_CRYSTALS,
+        ),
+        expand(
+            rules.plot_pretraining.output[0],
+            pretraining=[p for p in STUDIED_CRYSTALS if p in LEARNING],
         ),
 
 

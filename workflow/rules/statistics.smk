@@ -255,15 +255,15 @@ rule record_matbench:
     conda:
         "../../envs/matbench.yaml"
     params:
-        tasks=lambda w: [
-            config["datasets"][d]["matbench"] for d in recorded_tasks(w.model)
-        ],
+        tasks=lambda w: list(map(task_of, recorded_tasks(w.model))),
         metadata=lambda w: {
             "algorithm": label(w.model),
             "software": "matpretrain",
-            "seeds": {d: seeds_of(d, w.model) for d in recorded_tasks(w.model)},
+            "seeds": {
+                task_of(d): seeds_of(d, w.model) for d in recorded_tasks(w.model)
+            },
             "recipe": {
-                d: recipe_of(d, w.model)
+                task_of(d): recipe_of(d, w.model)
                 for d in recorded_tasks(w.model)
                 if w.model in NETWORKS
             },

@@ -6,6 +6,7 @@ do not say whether the volume is that of the cell, on which a mean over atoms sa
 The representations before and after pretraining are kept for the map of plot_crystals.py.
 """
 
+import importlib
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,6 @@ from matpretrain.crystal import compositions_of
 from matpretrain.files import DataError, atomic_path, write_csv
 from matpretrain.graphs import densities, open_graphs, volumes
 from matpretrain.jobs import job
-from matpretrain.megnet_graphs import CrystalInputs
 from matpretrain.probes import ridge
 from matpretrain.splits import hold_out
 from matpretrain.weights import embed, load_encoder, load_weights
@@ -35,8 +35,9 @@ def r2(features, target):
 if __name__ == "__main__":
     with job(snakemake) as say:
         p = snakemake.params
-        encoder, _ = load_encoder(Path(snakemake.input.record).parent)
-        inputs = CrystalInputs.read(snakemake.input.graphs)
+        encoder, record = load_encoder(Path(snakemake.input.record).parent)
+        network = importlib.import_module(f"matpretrain.{record['encoder']}")
+        inputs = getattr(network, "CorpusInputs", network.Inputs).read(snakemake.input.graphs)
         rows = np.arange(len(inputs)) if p.left_out else hold_out(len(inputs), p.validation_fraction, p.seed)[1]
         rows = rows[: p.structures]
         if len(rows) < LEAST:

@@ -7,9 +7,7 @@ import torch
 
 from matpretrain.files import read_csv, write_csv
 from matpretrain.jobs import job
-from matpretrain.probes import probe_all
-
-DRAWS = 10  # one alone is a matter of luck
+from matpretrain.probes import DRAWS, probe_all
 
 
 def untrained(network, vectors, arguments, seed):

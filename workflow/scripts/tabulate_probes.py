@@ -6,8 +6,15 @@ import pandas as pd
 
 from matpretrain.files import read_csv, write_csv, write_text
 from matpretrain.jobs import job
+from matpretrain.probes import DRAWS
 from matpretrain.statistics import prediction_interval
 from matpretrain.tables import markdown_table
+
+
+def beside(own, untrained):
+    """Probes of a strategy's encoder, which begins with those of its own initial weights, and of untrained ones with others: together
+    DRAWS initial weights."""
+    return pd.concat([own, untrained[~untrained["seed"].isin(own["seed"])].iloc[: DRAWS - 1]])
 
 
 def markdown(table, labels, units):
@@ -34,8 +41,7 @@ if __name__ == "__main__":
     with job(snakemake):
         parts = []
         for path, untrained in zip(map(Path, snakemake.input.probes), snakemake.input.untrained, strict=True):
-            own, others = read_csv(path), read_csv(untrained)
-            part = pd.concat([own, others[~others["seed"].isin(own["seed"])]])
+            part = beside(read_csv(path), read_csv(untrained))
             part.insert(0, "dataset", path.parent.name)
             part.insert(1, "pretraining", path.stem)
             parts.append(part)

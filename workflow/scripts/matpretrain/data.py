@@ -22,8 +22,9 @@ from matpretrain.splits import MATBENCH_SEED, NEVER_TESTED, outer_folds
 UNREADABLE = (ValueError, OSError, EOFError, ImportError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError)
 REGISTRY = "name the right column in the registry"
 GIVEN = {"train.csv": NEVER_TESTED, "val.csv": NEVER_TESTED, "test.csv": 0}  # files of a split that comes with the data: fold
-# Words in a column of folds for rows that are not tested.
-TRAINS = ("train", "training", "val", "valid", "validation", "dev", "development", "na", "nan", "none", "null", "-1", "-1.0")
+# Words in a column of folds for rows that are not tested, and those that may mean it or be a label (not NA or Na, a region and sodium).
+TRAINS = ("train", "training", "val", "valid", "validation", "dev", "development", "-1", "-1.0")
+UNCLEAR = ("nan", "NaN", "none", "None", "null", "NULL", "n/a", "N/A")
 LARGEST = 1e100  # of targets
 TEXT = {"dtype": str, "keep_default_na": False, "skip_blank_lines": False, "header": None}  # how pandas reads a CSV as it is
 
@@ -154,7 +155,7 @@ def with_own_split(table, path, fold=None, group=None):
         fold, group: names of the user's columns.
 
     Raises:
-        DataError: no row has a fold, or one fold has all rows; a row without a group, or whose group is in another fold too, named.
+        DataError: a label of folds is one of UNCLEAR; no row has a fold, or one fold has all rows; a row without a group, or whose group is in another fold too, named.
     """
     if group:
         without = np.flatnonzero(table["group"].fillna("") == "")
@@ -162,6 +163,12 @@ def with_own_split(table, path, fold=None, group=None):
             raise DataError(f"{place(table, path, without)}: {group} is empty; give the row a group, of its own if need be")
         table = table.assign(group=pd.factorize(table["group"])[0])
     if fold:
+        unclear = np.flatnonzero(table["fold"].isin(UNCLEAR))
+        if len(unclear):
+            raise DataError(
+                f"{place(table, path, unclear)}: {fold} is {table['fold'].iloc[unclear[0]]}; leave it empty or write train where the "
+                "row only trains, or give the part another name"
+            )
         label = table["fold"].mask(table["fold"].fillna("").str.lower().isin(("", *TRAINS)))
         number = pd.to_numeric(label, errors="coerce")
         code = pd.factorize(label if number.isna().ne(label.isna()).any() else number, sort=True)[0]

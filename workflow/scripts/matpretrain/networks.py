@@ -3,7 +3,7 @@
 import itertools
 
 from matpretrain.files import refuse
-from matpretrain.provenance import parameters, reads
+from matpretrain.provenance import defines, parameters, reads
 
 GIVEN = ("element_vectors", "n_outputs")  # arguments of a network that the scripts give
 ELEMENTS = "matscholar"  # vectors of a network or strategy that names no others
@@ -32,12 +32,18 @@ def seed_of(config, pretraining):
     return config["pretraining"][pretraining].get("seed", config["pretraining_seed"])
 
 
+def all_arguments(entry, role):
+    """Arguments of a network or strategy with the defaults of its "Model" or "Encoder" for those that it does not name."""
+    defaults = parameters(entry["encoder"], role) or {}
+    return {name: value for name, value in defaults.items() if name not in GIVEN} | entry.get("arguments", {})
+
+
 def first_alike(config, names, pretraining):
     """The first of some strategies that pretrains the same network as one of them: they have the same untrained encoders."""
 
     def network(name):
         entry = config["pretraining"][name]
-        return entry["encoder"], entry.get("arguments", {}), elements_of(config, entry)
+        return entry["encoder"], all_arguments(entry, "Encoder"), elements_of(config, entry)
 
     return next(name for name in names if network(name) == network(pretraining))
 
@@ -66,9 +72,14 @@ def check_models(config):
         if names := strategies(entry):
             _check_encoders(key, entry, names, config)
         if "initial" in entry:
-            other = config["models"][entry["initial"]]
-            if not other.get("encoder") == entry["encoder"] == "finder":
-                refuse(f"{key}.initial", "weights pass between two modes of Finder only; name one or leave it out")
+            other, encoder = config["models"][entry["initial"]], entry["encoder"]
+            if other.get("encoder") != encoder:
+                refuse(
+                    f"{key}.initial",
+                    f"{entry['initial']} is no {encoder}, whose weights it could start from; name one or remove it",
+                )
+            if not defines(encoder, "Model", "adopt"):
+                refuse(f"{key}.initial", f"Model of {encoder} cannot take weights over, it has no adopt(); remove it")
             _check_start(key, entry, elements_of(config, entry), f"models.{entry['initial']}", other, "Model")
 
 
@@ -113,8 +124,9 @@ def _check_encoders(key, entry, names, config):
             refuse(f"{key}.pretraining", f"{name} pretrains {encoder['encoder']}, not {entry['encoder']}; name another")
     _check_start(key, entry, elements_of(config, entry), f"pretraining.{names[0]}", encoders[names[0]], "Encoder")
     for (one, first), (other, second) in itertools.combinations(encoders.items(), 2):
-        for setting, default in (("elements", ELEMENTS), ("arguments", {})):
-            if first.get(setting, default) != second.get(setting, default):
+        made = [{"elements": e.get("elements", ELEMENTS), "arguments": all_arguments(e, "Encoder")} for e in (first, second)]
+        for setting, value in made[0].items():
+            if value != made[1][setting]:
                 refuse(f"{key}.pretraining", f"{one} and {other} have other {setting}; name strategies that have the same")
         if first == second:
             refuse(f"{key}.pretraining", f"{other} is {one} again; give it a seed of its own")

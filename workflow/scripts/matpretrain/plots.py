@@ -246,9 +246,10 @@ def gains(table, labels):
         if ALL in datasets:
             axes.axhline(datasets.index(ALL) - 0.5, color="0.8", lw=0.6)
             n, units = part["change"].drop(ALL).notna().sum(), part.loc[ALL, "n_units"]
-            count = f"of {n}" if units == n else f"of {n}, {units} units"
-            at = {**AT_RIGHT, "va": "bottom", "xycoords": axes.get_yaxis_transform()}
-            axes.annotate(count, (0.98, datasets.index(ALL) - 0.06), **at)  # clear of a wide interval
+            if pd.notna(units):  # a network on one dataset has no mean
+                count = f"of {n}" if units == n else f"of {n}, {int(units)} units"
+                at = {**AT_RIGHT, "va": "bottom", "xycoords": axes.get_yaxis_transform()}
+                axes.annotate(count, (0.98, datasets.index(ALL) - 0.06), **at)  # clear of a wide interval
     grid[0, 0].set_yticks(np.arange(len(datasets)), ["mean" if d == ALL else labels.get(d, d) for d in datasets])
     grid[0, 0].invert_yaxis()
     words = "change of MAE by pretraining (%; left of zero it helps) and 95 % interval"

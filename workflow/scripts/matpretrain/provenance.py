@@ -69,6 +69,26 @@ def parameters(network, role):
     Raises:
         KeyError: the module has no such name.
     """
+    made = _named(network)[role]
+    if isinstance(made, ast.ClassDef):
+        made = next((node for node in made.body if getattr(node, "name", None) == "__init__"), None)
+    if made is None or made.args.kwarg:
+        return None
+    given, keyword = made.args.args, made.args.kwonlyargs
+    defaults = [None] * (len(given) - len(made.args.defaults)) + made.args.defaults + made.args.kw_defaults
+    found = zip([*given, *keyword], defaults, strict=True)
+    return {argument.arg: node and _written(node) for argument, node in found if argument.arg != "self"}
+
+
+def defines(network, role, method):
+    """Whether a class of a network's module has a method, read off the syntax tree; of a class of another module it is taken to."""
+    made = _named(network)[role]
+    return made is None or any(getattr(node, "name", None) == method for node in made.body)
+
+
+@cache
+def _named(network):
+    """{name: node} of the classes and functions of a module, None for what it imports."""
     named = {}
     for node in _parsed(network)[0].body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef):
@@ -78,15 +98,7 @@ def parameters(network, role):
         elif isinstance(node, ast.Assign):
             for target, value in zip(*(getattr(side, "elts", [side]) for side in (node.targets[0], node.value)), strict=False):
                 named[getattr(target, "id", None)] = named.get(getattr(value, "id", None))
-    made = named[role]
-    if isinstance(made, ast.ClassDef):
-        made = next((node for node in made.body if getattr(node, "name", None) == "__init__"), None)
-    if made is None or made.args.kwarg:
-        return None
-    given, keyword = made.args.args, made.args.kwonlyargs
-    defaults = [None] * (len(given) - len(made.args.defaults)) + made.args.defaults + made.args.kw_defaults
-    found = zip([*given, *keyword], defaults, strict=True)
-    return {argument.arg: node and _written(node) for argument, node in found if argument.arg != "self"}
+    return named
 
 
 def _written(node):

@@ -6,8 +6,10 @@ import pandas as pd
 from matpretrain.files import DataError
 
 MATBENCH_SEED = 18012019  # random state of the official Matbench v0.1 folds
-SPLIT = ("n_folds", "split", "split_seed", "test_fraction")  # keys of a dataset that give it other folds than the official ones
-OWN_FOLDS = (*SPLIT, "fold", "group")  # and with columns of the user's
+# Keys of a dataset that give it other folds than the official ones, with the values that do not.
+SPLIT = {"n_folds": 5, "split": "random", "split_seed": MATBENCH_SEED, "test_fraction": None}
+COLUMNS = ("fold", "group")  # of the user's, which do so too
+OWN_FOLDS = (*SPLIT, *COLUMNS)
 NEVER_TESTED = -1  # fold of a row that is in no test part
 
 
@@ -42,7 +44,8 @@ def outer_folds(n_rows, n_folds=5, seed=MATBENCH_SEED, groups=None, test_fractio
 
 def has_official_folds(entry):
     """Whether a dataset, by its registry entry, is a Matbench task whose rows fall into the official folds."""
-    return "matbench" in entry and not any(key in entry for key in OWN_FOLDS)
+    own = any(key in entry for key in COLUMNS) or any(entry.get(key, value) != value for key, value in SPLIT.items())
+    return "matbench" in entry and not own
 
 
 def fold_numbers(folds):
