@@ -275,6 +275,12 @@ def test_shipped_overlays_are_accepted(shipped, overlay):
     check(overlaid(shipped, yaml.safe_load(path.read_text())), PROJECT)
 
 
+def test_an_overlay_takes_a_study_away(shipped):
+    config = overlaid(shipped, {"subsets": {"huang2024": None}})
+    check(config, PROJECT)
+    assert config["subsets"].keys() == shipped["subsets"].keys() - {"huang2024"}
+
+
 def test_what_holds_for_many_rows(shipped):
     many = {name: recipe_of(shipped, name, "roost")["large"] for name in ("matbench_log_kvrh", "matbench_perovskites")}
     assert many["matbench_log_kvrh"] == {"rows": 3000, "epochs": 150, "learning_rate": 3e-4}

@@ -103,7 +103,7 @@ def test_what_is_planned_for_crystals_that_were_not_pretrained_and_for_a_default
         "models": models,
         "pretraining": {"still": {"encoder": "megnet", "corpus": "aflow_prototypes", "tasks": {}}},
         "benchmark": {"datasets": ["aflow_density"], "models": ["megnet", "mine"], "probes": []},
-        "subsets": {"own": study, "new2024": {"models": ["megnet-small", "megnet"]}},
+        "subsets": {"own": study, "new2024": None},
     }
     (checkout.folder / "my.yaml").write_text(yaml.safe_dump(config))
     of_crystals = checkout.planned("--configfile", "my.yaml", "--", "crystals")

@@ -40,7 +40,8 @@ VALIDATOR = jsonschema.validators.extend(
 
 
 def check(config, folder, files=()):
-    """Compare a configuration with the schema, with the registries it names, and with the file system.
+    """Compare a configuration with the schema, with the registries it names, and with the file system; studies that are null, which
+    an overlay takes away, are left out of it.
 
     Args:
         config: merged configuration.
@@ -52,6 +53,8 @@ def check(config, folder, files=()):
     """
     for path in files:
         _check_doubled(Path(path))
+    if isinstance(config.get("subsets"), dict):
+        config["subsets"] = {name: study for name, study in config["subsets"].items() if study is not None}
     _check_schema(config, folder / "workflow/schemas/config.schema.yaml")
     _take_own_files(config)
     _expand_home(config)
