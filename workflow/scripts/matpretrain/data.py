@@ -155,7 +155,8 @@ def with_own_split(table, path, fold=None, group=None):
         fold, group: names of the user's columns.
 
     Raises:
-        DataError: a label of folds is one of UNCLEAR; no row has a fold, or one fold has all rows; a row without a group, or whose group is in another fold too, named.
+        DataError: a label of folds is one of UNCLEAR; no row has a fold, or one fold has all rows; a row without a group, or whose
+            group is in another fold too, named.
     """
     if group:
         without = np.flatnonzero(table["group"].fillna("") == "")
