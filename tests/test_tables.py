@@ -15,7 +15,7 @@ from scipy import stats
 
 from matpretrain import plots, plots_finder, statistics
 from matpretrain.files import read_csv, write_csv
-from matpretrain.probes import DRAWS
+from matpretrain.statistics import DRAWS
 from matpretrain.tables import markdown_table, printed
 
 LABELS = {"a": "Alloys", "b": "Borides", "roost": "Roost", "rf": "RF", "crabnet": "CrabNet"}
@@ -239,9 +239,10 @@ def test_tests_against_the_network_without_pretraining():
     figure = plots.gains(table, labels)
     assert figure.axes[0].texts[0].get_text() == "of 3, 2 units"
     plt.close(figure)
+    wider = same | {"g": "g"}
     lonely = three + [s | {"dataset": "g"} for s in scores if s["model"] != "roost-fl"]
     figure = plots.gains(
-        pd.read_csv(StringIO(tabulate_tests.tabulate(pd.DataFrame(lonely), pretrained, tests, means, same).to_csv())), labels
+        pd.read_csv(StringIO(tabulate_tests.tabulate(pd.DataFrame(lonely), pretrained, tests, means, wider).to_csv())), labels
     )
     assert [[t.get_text() for t in axes.texts] for axes in figure.axes[:2]] == [["of 4, 3 units"], ["of 3, 2 units"]]
     one = [s for s in three if s["model"] != "roost-fl" or s["dataset"] == "d"]

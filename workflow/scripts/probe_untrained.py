@@ -7,7 +7,8 @@ import torch
 
 from matpretrain.files import read_csv, write_csv
 from matpretrain.jobs import job
-from matpretrain.probes import DRAWS, probe_all
+from matpretrain.probes import probe_all
+from matpretrain.statistics import DRAWS
 
 
 def untrained(network, vectors, arguments, seed):

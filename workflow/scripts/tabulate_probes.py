@@ -6,8 +6,7 @@ import pandas as pd
 
 from matpretrain.files import read_csv, write_csv, write_text
 from matpretrain.jobs import job
-from matpretrain.probes import DRAWS
-from matpretrain.statistics import prediction_interval
+from matpretrain.statistics import DRAWS, prediction_interval
 from matpretrain.tables import markdown_table
 
 

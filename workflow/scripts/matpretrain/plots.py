@@ -246,7 +246,7 @@ def gains(table, labels):
         if ALL in datasets:
             axes.axhline(datasets.index(ALL) - 0.5, color="0.8", lw=0.6)
             n, units = part["change"].drop(ALL).notna().sum(), part.loc[ALL, "n_units"]
-            if pd.notna(units):  # a network on one dataset has no mean
+            if part["n_units"].notna()[ALL]:  # a network on one dataset has no mean
                 count = f"of {n}" if units == n else f"of {n}, {int(units)} units"
                 at = {**AT_RIGHT, "va": "bottom", "xycoords": axes.get_yaxis_transform()}
                 axes.annotate(count, (0.98, datasets.index(ALL) - 0.06), **at)  # clear of a wide interval

@@ -10,7 +10,6 @@ from matpretrain.splits import fold_numbers
 from matpretrain.statistics import spread
 from matpretrain.weights import embed
 
-DRAWS = 10  # untrained encoders beside one that is pretrained, its own start among them: one alone is a matter of luck
 PENALTIES = np.logspace(-6, 5, 23)  # ridge penalties, chosen on the training rows by leave-one-out
 
 

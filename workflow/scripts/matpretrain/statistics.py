@@ -11,6 +11,7 @@ from scipy import stats
 
 from matpretrain.tables import ALL
 
+DRAWS = 10  # untrained encoders that a pretrained one is compared with, its own start among them: one alone is a matter of luck
 ROUNDING = 1e-12  # share of the scores up to which their differences are rounding
 CHANGES = ["change", "change_low", "change_high"]  # of an MAE in %, with the ends of its 95 % interval
 # columns of compare_nested
