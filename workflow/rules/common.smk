@@ -50,8 +50,7 @@ def strategies_of(model):
 
 def made_of(model):
     """What a network is made from; two with the same have the same parameters."""
-    entry = config["models"][model]
-    return entry["encoder"], networks.all_arguments(entry, "Model"), elements_of(entry)
+    return networks.made_of(config, config["models"][model], "Model")
 
 
 def scratch_of(model):

@@ -27,12 +27,11 @@ def matbench_tasks(model):
 
 def recorded_tasks(model):
     """Those of `matbench_tasks` with all rows, as Matbench records them; of several that are one task the first."""
-    whole = [
-        d
-        for d in matbench_tasks(model)
-        if config["datasets"][d].get("missing_structures") != "drop"
-    ]
-    return list({task_of(d): d for d in reversed(whole)}.values())[::-1]
+    recorded = {}
+    for dataset in matbench_tasks(model):
+        if config["datasets"][dataset].get("missing_structures") != "drop":
+            recorded.setdefault(task_of(dataset), dataset)
+    return list(recorded.values())
 
 
 def models_on(dataset, models, kind):

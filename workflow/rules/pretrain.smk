@@ -11,10 +11,12 @@ OF_CRYSTALS = [
 ]
 LEARNING = [p for p, entry in config["pretraining"].items() if entry["tasks"]]
 OF_FORMULAS = [p for p in config["pretraining"] if p not in OF_CRYSTALS]
-STUDIED = {m for study in config["subsets"].values() for m in study["models"]}
-STUDIED_CRYSTALS = [
-    p for p in OF_CRYSTALS if any(p in strategies_of(m) for m in STUDIED)
+# Those whose structures a probe reads, and of these the ones in a study.
+OF_GRAPHS = [
+    p for p in OF_CRYSTALS if structures_read(config["pretraining"][p]) == "graphs"
 ]
+STUDIED = {m for study in config["subsets"].values() for m in study["models"]}
+STUDIED_CRYSTALS = [p for p in OF_GRAPHS if any(p in strategies_of(m) for m in STUDIED)]
 
 
 rule prepare_corpus:
@@ -94,7 +96,7 @@ rule probe_crystals:
     log:
         "logs/probes/crystals/{pretraining}.log",
     wildcard_constraints:
-        pretraining=names_or_none(OF_CRYSTALS),
+        pretraining=names_or_none(OF_GRAPHS),
     conda:
         "../../envs/torch.yaml"
     resources:

@@ -22,7 +22,7 @@ from matpretrain.files import DataError, atomic_path, check_hash, write_csv
 from matpretrain.graphs import KNOWN
 from matpretrain.jobs import job
 from matpretrain.sources import read_download, read_embedded, registered
-from matpretrain.splits import NEVER_TESTED, fold_numbers, has_official_folds
+from matpretrain.splits import NEVER_TESTED, fold_numbers, has_official_folds, split_of
 
 NAMED = 20  # dropped rows whose ids are printed
 
@@ -66,9 +66,9 @@ def prepare_dataset(name, entry, path, kind, unknown_elements, table_path, compo
     where = path or f"dataset {name}"
     table = read(entry, path, kind)
     n_read, among, expected = len(table), True, entry.get("n_samples")
-    given, split, keep = "fold" in table, entry.get("split", "random"), entry.get("one_per_composition")
+    given, split, keep = "fold" in table, split_of(entry), entry.get("one_per_composition")
     check_count(table, where, entry.get("mirror_samples", expected) if kind == "mirror" else expected)
-    late = split != "random" or keep
+    late = split["split"] != "random" or keep
     if "fold" not in table and not late:  # of all rows: where some are dropped, the others stay in their (official) folds
         table = with_folds(table, where, entry)
     if entry.get("log10"):
@@ -89,8 +89,8 @@ def prepare_dataset(name, entry, path, kind, unknown_elements, table_path, compo
         raise DataError(f"{where}: none of {n_read} rows is left; see the rows dropped above, and correct or replace the file")
     check_spread(table, where, f"log10 of {entry['target']}" if entry.get("log10") else entry["target"])
     if "fold" not in table:
-        groups = number if split == "group_by_formula" else None
-        groups = system_numbers(compositions) if split == "group_by_chemical_system" else groups
+        groups = number if split["split"] == "group_by_formula" else None
+        groups = system_numbers(compositions) if split["split"] == "group_by_chemical_system" else groups
         table = with_folds(table, where, entry, groups)
     elif not fold_numbers(table["fold"]):
         raise DataError(f"{where}: no test row is left; see the rows dropped above, and correct or replace the file")
@@ -104,7 +104,7 @@ def prepare_dataset(name, entry, path, kind, unknown_elements, table_path, compo
     n_shared = 0 if has_official_folds(entry) else shared(number, table["fold"].to_numpy()).sum()
     if n_shared:
         remedy = f": config key datasets.{name}.split: group_by_formula keeps them together"
-        possible = not given and "group" not in entry and len(np.unique(number)) >= entry.get("n_folds", 5)
+        possible = not given and "group" not in entry and len(np.unique(number)) >= split["n_folds"]
         say(f"{n_shared} of {len(table)} rows share their composition with a row of another fold{remedy if possible else ''}")
     with atomic_path(compositions_path) as temporary:
         np.savez(temporary, **compositions.arrays())

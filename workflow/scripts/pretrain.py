@@ -17,7 +17,7 @@ from matpretrain.recipe import Recipe
 from matpretrain.splits import hold_out
 from matpretrain.states import kept_state
 from matpretrain.training import fit
-from matpretrain.weights import save_encoder, save_weights
+from matpretrain.weights import corpus_inputs, save_encoder, save_weights
 
 PROGRESS = 30.0  # seconds between two progress lines
 BAR = 20  # characters of the progress bar
@@ -77,7 +77,7 @@ def pretrain(examples_path, elements_path, target_paths, encoder, arguments, tas
         DataError: a corpus so small that batches have fewer rows than a task needs; as training.fit.
     """
     network = importlib.import_module(f"matpretrain.{encoder}")
-    inputs = getattr(network, "CorpusInputs", network.Inputs).read(examples_path, device)
+    inputs = corpus_inputs(network).read(examples_path, device)
     train, validation = hold_out(len(inputs), validation_fraction, seed)
     targets = {
         name: torch.as_tensor(

@@ -20,7 +20,7 @@ from matpretrain.graphs import densities, open_graphs, volumes
 from matpretrain.jobs import job
 from matpretrain.probes import ridge
 from matpretrain.splits import hold_out
-from matpretrain.weights import embed, load_encoder, load_weights
+from matpretrain.weights import corpus_inputs, embed, load_encoder, load_weights
 
 TRAIN, LEAST = 0.8, 10
 
@@ -37,7 +37,7 @@ if __name__ == "__main__":
         p = snakemake.params
         encoder, record = load_encoder(Path(snakemake.input.record).parent)
         network = importlib.import_module(f"matpretrain.{record['encoder']}")
-        inputs = getattr(network, "CorpusInputs", network.Inputs).read(snakemake.input.graphs)
+        inputs = corpus_inputs(network).read(snakemake.input.graphs)
         rows = np.arange(len(inputs)) if p.left_out else hold_out(len(inputs), p.validation_fraction, p.seed)[1]
         rows = rows[: p.structures]
         if len(rows) < LEAST:

@@ -12,7 +12,7 @@ import yaml
 from matpretrain.files import DataError, no_such, refuse
 from matpretrain.provenance import reads
 from matpretrain.registries import check_registries, nearest
-from matpretrain.splits import OWN_FOLDS, SPLIT
+from matpretrain.splits import OWN_FOLDS, SPLIT, split_of
 
 ALLOCATOR = "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=40000000000:glibc.malloc.hugetlb=1"
 SOURCES = {
@@ -173,7 +173,7 @@ def _check_splits(config):
                     f"datasets.{name}.{other}",
                     f"the column {entry[column]!r} ({column}) splits the rows; remove one of the two",
                 )
-        n_folds = entry.get("n_folds", 5)
+        n_folds = split_of(entry)["n_folds"]
         if n_folds * entry.get("test_fraction", 0) > 1 + ROUNDING:
             refuse(
                 f"datasets.{name}.test_fraction",
@@ -184,9 +184,9 @@ def _check_splits(config):
             dataset = config["datasets"][name]
             if "fold" in dataset or ("csv" in dataset and Path(dataset["csv"]).is_dir()):  # with a split of its own
                 continue
-            if "test_fraction" in dataset and ("group" in dataset or dataset.get("split", "random") != "random"):
+            if "test_fraction" in dataset and ("group" in dataset or split_of(dataset)["split"] != "random"):
                 continue  # a share of groups, which may have few of the rows
-            largest = 1 - dataset.get("test_fraction", 1 / dataset.get("n_folds", 5))
+            largest = 1 - dataset.get("test_fraction", 1 / split_of(dataset)["n_folds"])
             n_rows = dataset.get("n_samples", math.inf)
             for size in entry["sizes"]:
                 share = float(size[:-1]) / 100 if str(size).endswith("%") else size / n_rows

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from matpretrain.files import DataError, place, unpacked
-from matpretrain.splits import MATBENCH_SEED, NEVER_TESTED, outer_folds
+from matpretrain.splits import NEVER_TESTED, outer_folds, split_of
 
 # What pandas raises for a file that is not what its name says; ImportError: it cannot unpack .zst without a further package.
 UNREADABLE = (ValueError, OSError, EOFError, ImportError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError)
@@ -277,9 +277,9 @@ def with_folds(table, where, entry, groups=None):
     Raises:
         DataError: fewer rows or groups than folds, or test parts that do not fit beside each other.
     """
-    seed, groups = entry.get("split_seed", MATBENCH_SEED), table.get("group") if groups is None else groups
+    split, groups = split_of(entry), table.get("group") if groups is None else groups
     try:
-        fold = outer_folds(len(table), entry.get("n_folds", 5), seed, groups, entry.get("test_fraction"))
+        fold = outer_folds(len(table), split["n_folds"], split["split_seed"], groups, split["test_fraction"])
     except ValueError as error:
         raise DataError(f"{where}: {error}; add rows or set a smaller n_folds or test_fraction") from None
     return table.assign(fold=fold, **({} if groups is None else {"group": groups}))

@@ -38,14 +38,15 @@ def all_arguments(entry, role):
     return {name: value for name, value in defaults.items() if name not in GIVEN} | entry.get("arguments", {})
 
 
+def made_of(config, entry, role):
+    """What the "Model" of a network or the "Encoder" of a strategy is made from; two with the same have the same parameters."""
+    return {"encoder": entry["encoder"], "elements": elements_of(config, entry), "arguments": all_arguments(entry, role)}
+
+
 def first_alike(config, names, pretraining):
     """The first of some strategies that pretrains the same network as one of them: they have the same untrained encoders."""
-
-    def network(name):
-        entry = config["pretraining"][name]
-        return entry["encoder"], all_arguments(entry, "Encoder"), elements_of(config, entry)
-
-    return next(name for name in names if network(name) == network(pretraining))
+    encoders = {name: made_of(config, config["pretraining"][name], "Encoder") for name in names}
+    return next(name for name in names if encoders[name] == encoders[pretraining])
 
 
 def check_models(config):
@@ -124,7 +125,7 @@ def _check_encoders(key, entry, names, config):
             refuse(f"{key}.pretraining", f"{name} pretrains {encoder['encoder']}, not {entry['encoder']}; name another")
     _check_start(key, entry, elements_of(config, entry), f"pretraining.{names[0]}", encoders[names[0]], "Encoder")
     for (one, first), (other, second) in itertools.combinations(encoders.items(), 2):
-        made = [{"elements": e.get("elements", ELEMENTS), "arguments": all_arguments(e, "Encoder")} for e in (first, second)]
+        made = [made_of(config, encoder, "Encoder") for encoder in (first, second)]
         for setting, value in made[0].items():
             if value != made[1][setting]:
                 refuse(f"{key}.pretraining", f"{one} and {other} have other {setting}; name strategies that have the same")
@@ -134,12 +135,9 @@ def _check_encoders(key, entry, names, config):
 
 def _check_start(key, entry, elements, other_key, other, role):
     """A network with some element vectors and what it starts from have the same arguments and vectors."""
-    mine, theirs = parameters(entry["encoder"], "Model"), parameters(entry["encoder"], role)
-    same = [name for name in mine or () if name in (theirs or ()) and name not in (*GIVEN, "mode")]
+    mine, theirs = all_arguments(entry, "Model"), all_arguments(other, role)
     pairs = [("elements", elements, other.get("elements", ELEMENTS))]
-    for name in same:
-        given, start = (e.get("arguments", {}).get(name, default[name]) for e, default in ((entry, mine), (other, theirs)))
-        pairs.append((f"arguments.{name}", given, start))
+    pairs += [(f"arguments.{name}", mine[name], theirs[name]) for name in mine if name in theirs and name != "mode"]
     for name, given, start in pairs:
         if given != start:
             refuse(f"{key}.{name}", f"{given}, but {start} in {other_key}, from whose weights it starts; give both the same")

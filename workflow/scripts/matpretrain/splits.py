@@ -6,9 +6,9 @@ import pandas as pd
 from matpretrain.files import DataError
 
 MATBENCH_SEED = 18012019  # random state of the official Matbench v0.1 folds
-# Keys of a dataset that give it other folds than the official ones, with the values that do not.
+# Keys of a dataset that say how its rows are split, with their defaults, which are those of the official folds.
 SPLIT = {"n_folds": 5, "split": "random", "split_seed": MATBENCH_SEED, "test_fraction": None}
-COLUMNS = ("fold", "group")  # of the user's, which do so too
+COLUMNS = ("fold", "group")  # of the user's, which split them too
 OWN_FOLDS = (*SPLIT, *COLUMNS)
 NEVER_TESTED = -1  # fold of a row that is in no test part
 
@@ -42,10 +42,14 @@ def outer_folds(n_rows, n_folds=5, seed=MATBENCH_SEED, groups=None, test_fractio
     return fold[unit_of]
 
 
+def split_of(entry):
+    """The keys SPLIT of a dataset, by its registry entry, with the defaults of those that it does not have."""
+    return {key: entry.get(key, default) for key, default in SPLIT.items()}
+
+
 def has_official_folds(entry):
     """Whether a dataset, by its registry entry, is a Matbench task whose rows fall into the official folds."""
-    own = any(key in entry for key in COLUMNS) or any(entry.get(key, value) != value for key, value in SPLIT.items())
-    return "matbench" in entry and not own
+    return "matbench" in entry and split_of(entry) == SPLIT and not any(key in entry for key in COLUMNS)
 
 
 def fold_numbers(folds):

@@ -65,6 +65,11 @@ def save_encoder(encoder, name, folder, record):
     write_json({"encoder": name, **vectors, **record}, folder / "encoder.json")
 
 
+def corpus_inputs(network):
+    """The class in whose form a network's module reads a corpus: CorpusInputs, where it has one, or Inputs."""
+    return getattr(network, "CorpusInputs", network.Inputs)
+
+
 def load_encoder(folder):
     """Load a pretrained encoder. Returns (module in evaluation mode on the CPU, its record).
 
