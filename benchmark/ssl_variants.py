@@ -45,6 +45,7 @@ VARIANTS = {  # name -> (pretext tasks, keys of the recipe)
     "ssl, hidden layers": ({"barlow_twins": {"hidden": [1024, 1024]}}, {}),
     "fl, hidden layers": ({"magpie": {"scale": "minmax", "hidden": [1024, 512, 256]}}, {}),
     "mml": ({"structure": {}}, {}),
+    "mml, whitened": ({"structure": {"scale": "whitened"}}, {}),
     "mml, hidden layers": ({"structure": {"hidden": [1024, 512, 256]}}, {}),
 }
 INNER = 0.2

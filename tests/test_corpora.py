@@ -142,6 +142,22 @@ def test_the_range_of_targets_is_that_of_the_training_rows():
     assert pretrain.scaled(values, np.array([0, 1]), "none") is values
 
 
+def test_whitened_targets_are_uncorrelated_directions_of_the_training_rows():
+    """Without constants and copies; rows that do not train are expressed in the same directions."""
+    draw = np.random.default_rng(0)
+    free = draw.normal(size=(500, 3)) * [1.0, 1e3, 1e-3]
+    values = np.column_stack([free, free[:, 0] + free[:, 1] / 1e3, np.full(500, 7.1), free[:, 2] * 2]).astype(np.float32)
+    train = np.arange(400)
+    white = pretrain.scaled(values, train, "whitened")
+    assert white.shape == (500, 3)
+    np.testing.assert_allclose(white[train].T @ white[train] / 400, np.eye(3), atol=1e-4)
+    np.testing.assert_allclose(white[train].mean(0), 0, atol=1e-4)
+    standard = (free - free[train].mean(0)) / free[train].std(0)
+    weights, residual, *_ = np.linalg.lstsq(standard, white, rcond=None)
+    assert residual.max() < 1e-3  # of 500 for each column: they span what the features do
+    assert np.abs(white[400:] - standard[400:] @ weights).max() < 1e-2
+
+
 def test_the_weights_kept_of_an_epoch_are_those_that_were_evaluated(tmp_path):
     """Where the recipe averages, not those of the last step: the last epoch's are those of the encoder that is returned."""
     compositions = parsed("Fe2O3", "NaCl", "KCl", "MgO", "Si", "BaTiO3", "LiFePO4", "GaAs")
@@ -171,6 +187,17 @@ def test_a_corpus_too_small_for_correlations_over_batches_is_refused(tmp_path, f
         pretrain.pretrain(
             tmp_path / "compositions.npz", tmp_path / "elements.npy", {}, "roost", {}, {"barlow_twins": {}},
             recipe(epochs=1, batch_size=2), 0.25, 0, "cpu", tmp_path, lambda text: None,
+        )  # fmt: skip
+
+
+def test_targets_that_are_all_the_same_cannot_be_whitened(tmp_path, fault):
+    np.savez(tmp_path / "compositions.npz", **parsed("Fe2O3", "NaCl", "KCl", "MgO").arrays())
+    np.save(tmp_path / "structure.npy", np.full((4, 3), 0.3, np.float32))
+    line = "structure.npy: the same values in all rows that train leave nothing to whiten; name another corpus, or scale: none"
+    with fault("Embeddings that are all the same", line):
+        pretrain.pretrain(
+            tmp_path / "compositions.npz", None, {"structure": tmp_path / "structure.npy"}, "roost", {},
+            {"structure": {"scale": "whitened"}}, recipe(epochs=1), 0.25, 0, "cpu", tmp_path, lambda text: None,
         )  # fmt: skip
 
 

@@ -21,20 +21,38 @@ from matpretrain.weights import corpus_inputs, save_encoder, save_weights
 
 PROGRESS = 30.0  # seconds between two progress lines
 BAR = 20  # characters of the progress bar
+ROUNDING = 1e-6  # of the largest value: a feature that deviates by no more is a constant in single precision
+LEAST_VARIANCE = 1e-4  # of a principal component, of the largest one's: below it is rounding, or what a teacher did not mean
 
 
 def scaled(values, train, scale):
-    """Targets [rows, n] scaled feature by feature, in place; the range is that of the training rows.
+    """Targets [rows, n] as they are learned; ranges, means and components are those of the training rows.
 
-    minmax maps the training range to [0, 1]; features without one are only shifted: zero in all training rows.
+    minmax maps the training range of every feature to [0, 1]; features without one are only shifted: zero in all training rows.
+    whitened: [rows, m <= n] principal components of the standardised features, each with unit variance, without those whose variance
+    is below LEAST_VARIANCE of the largest one's. Squared errors of features that vary together count what they share many times over;
+    whitened, every direction counts once.
     """
-    if scale == "none":
-        return values
-    part = values[train]
+    return SCALES[scale](values, values[train])
+
+
+def _minmax(values, part):
     low, high = part.min(0), part.max(0)
     values -= low
     values /= np.where(high > low, high - low, 1.0)
     return values
+
+
+def _whitened(values, part):
+    mean, std = part.mean(0, dtype=float), part.std(0, dtype=float)
+    varies = std > ROUNDING * np.abs(part).max(0)
+    values, part = ((x[:, varies] - mean[varies]) / std[varies] for x in (values, part))
+    variance, directions = np.linalg.eigh(part.T @ part / len(part))
+    kept = variance >= LEAST_VARIANCE * variance.max(initial=0)
+    return values @ (directions[:, kept] / np.sqrt(variance[kept]))
+
+
+SCALES = {"none": lambda values, part: values, "minmax": _minmax, "whitened": _whitened}
 
 
 def progress_bar(n_rows, n_epochs, say):
@@ -85,6 +103,11 @@ def pretrain(examples_path, elements_path, target_paths, encoder, arguments, tas
         )
         for name, path in target_paths.items()
     }
+    for name, target in targets.items():
+        if not target.shape[1]:
+            raise DataError(
+                f"{target_paths[name]}: the same values in all rows that train leave nothing to whiten; name another corpus, or scale: none"
+            )
     torch.manual_seed(seed)
     vectors = {"element_vectors": np.load(elements_path)} if elements_path else {}
     model = Pretext(network.Encoder(**vectors, **arguments), tasks, targets).to(device)
