@@ -8,6 +8,7 @@ import pandas as pd
 import prepare_corpus
 import pretrain
 import pytest
+import select_embeddings
 import torch
 from conftest import PROJECT, load
 from safetensors.torch import load_file
@@ -188,6 +189,15 @@ def test_a_corpus_too_small_for_correlations_over_batches_is_refused(tmp_path, f
             tmp_path / "compositions.npz", tmp_path / "elements.npy", {}, "roost", {}, {"barlow_twins": {}},
             recipe(epochs=1, batch_size=2), 0.25, 0, "cpu", tmp_path, lambda text: None,
         )  # fmt: skip
+
+
+def test_a_union_has_the_embeddings_of_the_first_part_with_the_composition(fault):
+    ours, theirs = (parsed("NaCl", "MgO", "Si"), np.arange(6.0).reshape(3, 2)), (parsed("KCl", "Mg2O2"), -np.ones((2, 2)))
+    union, _ = prepare_corpus.merge({"ours": ours[0], "theirs": theirs[0]}, set(formula_keys(parsed("SiSi"))))
+    assert select_embeddings.select(union, {"a.npy": ours, "b.npy": theirs}).tolist() == [[0, 1], [2, 3], [-1, -1]]
+    line = "numbers per embedding: a.npy 2, b.npy 3; a union needs corpora of one teacher, name such in `of`"
+    with fault("A union of embeddings of several teachers", line):
+        select_embeddings.select(union, {"a.npy": ours, "b.npy": (theirs[0], np.ones((2, 3)))})
 
 
 def test_targets_that_are_all_the_same_cannot_be_whitened(tmp_path, fault):

@@ -159,6 +159,14 @@ STRUCTURES = [
         "pretraining.mine.tasks: structure: mp_transport has no structures to embed; name a corpus of kind structures or vectors",
     ),
     (
+        "Embeddings of structures in a union that has formulas too",
+        {
+            "corpora": {"mixed": {"kind": "union", "of": ["materials_project", "mp_seebeck_p"]}},
+            **strategy(corpus="mixed", tasks={"structure": {}}),
+        },
+        "pretraining.mine.tasks: structure: mixed has no structures to embed",
+    ),
+    (
         "The logarithm of spectra",
         spectra(log10=True),
         "datasets.mine.log10: spectra (id, formula, energy, eps_re, eps_im) have no use for it; remove it",

@@ -111,6 +111,28 @@ def test_what_is_planned_for_crystals_that_were_not_pretrained_and_for_a_default
     assert {"tabulate_tests", "plot_gains"} <= set(checkout.planned("--configfile", "my.yaml", "--", "tables", "figures"))
 
 
+def test_embeddings_of_structures_are_learned_whitened_without_the_formulas_of_a_dataset(checkout):
+    write_csv_of_60(checkout.folder)
+    mine = read_csv(checkout.folder / "mine.csv", dtype=str)["formula"]
+    formulas = [*mine[:20], *(f"{a}{b}" for a in ("Na", "K", "Rb", "Cs") for b in ("F", "Cl", "Br", "I"))]
+    embedding = np.random.default_rng(0).normal(size=(len(formulas), 6)) * [10.0, 1, 1, 1, 1, 0]
+    np.savez(checkout.folder / "vectors.npz", id=np.arange(len(formulas)), composition=formulas, embedding=embedding)
+    config = {
+        "corpora": {
+            "all": {"kind": "vectors", "csv": "vectors.npz"},
+            "others": {"kind": "union", "of": ["all"], "without": ["mine"]},
+        },
+        "pretraining": {"white": {"encoder": "roost", "corpus": "others", "tasks": {"structure": {"scale": "whitened"}}}},
+        "pretraining_recipe": {"epochs": 1, "min_steps": 2},
+    }
+    done = checkout.snakemake(*write_config(checkout.folder, **config), "--", "results/pretrain/white/encoder.safetensors")
+    assert done.returncode == 0, done.text
+    kept = len(set(formulas) - set(mine))
+    assert f"embeddings of {kept} compositions, 6 numbers each" in done.text and kept >= 12
+    history = read_csv(checkout.folder / "results/pretrain/white/history.csv")
+    assert 0.3 < history["structure"].iloc[0] < 4  # of unit variance, not of the first number's hundred
+
+
 def test_subsets_of_a_csv_give_tables_and_a_figure(checkout):
     write_csv_of_60(checkout.folder)
     study = {"datasets": ["mine"], "sizes": [20, "60%"], "models": ["dummy", "rf-onehot"], "reference": "dummy"}

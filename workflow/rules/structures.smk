@@ -3,7 +3,7 @@
 Needs: the structures of a corpus (.jsonl.gz or a folder of CIF files) and, for embeddings, the weights of a CGCNN encoder
 Makes: results/structures/{table}/graphs.safetensors and graphs.csv, neighbours.npz and compositions.npz, of a corpus or of
 the rows of a dataset; results/structures/{corpus}/embeddings.npz (id, embedding); of corpora with embeddings: results/data/{corpus}/compositions.npz, counts.csv and
-results/features/{corpus}/structure.npy, the target of MML
+results/features/{corpus}/structure.npy, the target of MML, which unions of them have too
 """
 
 
@@ -115,3 +115,36 @@ rule group_structures:
         code=fingerprint("group_structures"),
     script:
         "../scripts/group_structures.py"
+
+
+rule select_embeddings:
+    input:
+        compositions="results/data/{corpus}/compositions.npz",
+        parts=lambda w: [
+            f"results/data/{part}/compositions.npz"
+            for part in config["corpora"][w.corpus]["of"]
+        ],
+        embeddings=lambda w: [
+            f"results/features/{part}/structure.npy"
+            for part in config["corpora"][w.corpus]["of"]
+        ],
+    output:
+        update("results/features/{corpus}/structure.npy"),
+    log:
+        "logs/features/{corpus}/structure.log",
+    wildcard_constraints:
+        corpus=names_or_none(
+            [
+                c
+                for c in corpora_of("union")
+                if registries.has_embeddings(config["corpora"], c)
+            ]
+        ),
+    conda:
+        "../../envs/data.yaml"
+    resources:
+        mem_mb=grown(8000),
+    params:
+        code=fingerprint("select_embeddings"),
+    script:
+        "../scripts/select_embeddings.py"

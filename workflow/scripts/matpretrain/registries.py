@@ -203,6 +203,14 @@ def _has_compositions(corpus):
     return corpus.get("kind") != "structures" or "teacher" in corpus
 
 
+def has_embeddings(corpora, name):
+    """Whether the compositions of a corpus have embeddings of structures: its own, or those of all parts of a union."""
+    entry = corpora.get(name, {"kind": "formulas"})  # a dataset
+    if entry["kind"] == "union":
+        return all(has_embeddings(corpora, part) for part in entry["of"])
+    return entry["kind"] in ("structures", "vectors")
+
+
 def _check_strategies(config):
     """Networks, pretext tasks and corpora that fit each other."""
     recipes = {"pretraining_recipe": config["pretraining_recipe"]}
@@ -227,9 +235,12 @@ def _check_strategies(config):
                 f"{key}.tasks",
                 f"{wrong[0]} is not a task for {encoder}, which reads {reads(entry)[0]}; name {' or '.join(able)}",
             )
-        if "structure" in entry["tasks"] and corpus["kind"] not in ("structures", "vectors"):
+        if "structure" in entry["tasks"] and not has_embeddings(config["corpora"], entry["corpus"]):
             has = f"{entry['corpus']} has no structures to embed"
-            refuse(f"{key}.tasks", f"structure: {has}; name a corpus of kind structures or vectors, or another task")
+            refuse(
+                f"{key}.tasks",
+                f"structure: {has}; name a corpus of kind structures or vectors or a union of such, or another task",
+            )
         if not (graphs or _has_compositions(corpus)):
             refuse(f"corpora.{entry['corpus']}", f"{key} embeds its structures: it needs teacher: PATH; add it")
         check_arguments(key, entry, "Encoder")
