@@ -28,31 +28,35 @@ LEAST_VARIANCE = 1e-4  # of a principal component, of the largest one's: below i
 def scaled(values, train, scale):
     """Targets [rows, n] as they are learned; ranges, means and components are those of the training rows.
 
-    minmax maps the training range of every feature to [0, 1]; features without one are only shifted: zero in all training rows.
+    minmax, in place, maps the training range of every feature to [0, 1]; features without one are only shifted: zero in all
+    training rows.
     whitened: [rows, m <= n] principal components of the standardised features, each with unit variance, without those whose variance
     is below LEAST_VARIANCE of the largest one's. Squared errors of features that vary together count what they share many times over;
     whitened, every direction counts once.
     """
-    return SCALES[scale](values, values[train])
+    return SCALES[scale](values, train)
 
 
-def _minmax(values, part):
+def _minmax(values, train):
+    part = values[train]
     low, high = part.min(0), part.max(0)
     values -= low
     values /= np.where(high > low, high - low, 1.0)
     return values
 
 
-def _whitened(values, part):
+def _whitened(values, train):
+    part = values[train]
     mean, std = part.mean(0, dtype=float), part.std(0, dtype=float)
     varies = std > ROUNDING * np.abs(part).max(0)
-    values, part = ((x[:, varies] - mean[varies]) / std[varies] for x in (values, part))
+    values = (values[:, varies] - mean[varies]) / std[varies]
+    part = values[train]
     variance, directions = np.linalg.eigh(part.T @ part / len(part))
     kept = variance >= LEAST_VARIANCE * variance.max(initial=0)
     return values @ (directions[:, kept] / np.sqrt(variance[kept]))
 
 
-SCALES = {"none": lambda values, part: values, "minmax": _minmax, "whitened": _whitened}
+SCALES = {"none": lambda values, train: values, "minmax": _minmax, "whitened": _whitened}
 
 
 def progress_bar(n_rows, n_epochs, say):
