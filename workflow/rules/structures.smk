@@ -120,10 +120,7 @@ rule group_structures:
 rule select_embeddings:
     input:
         compositions="results/data/{corpus}/compositions.npz",
-        parts=lambda w: [
-            f"results/data/{part}/compositions.npz"
-            for part in config["corpora"][w.corpus]["of"]
-        ],
+        parts=corpus_sources,
         embeddings=lambda w: [
             f"results/features/{part}/structure.npy"
             for part in config["corpora"][w.corpus]["of"]

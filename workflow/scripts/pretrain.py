@@ -22,17 +22,19 @@ from matpretrain.weights import corpus_inputs, save_encoder, save_weights
 PROGRESS = 30.0  # seconds between two progress lines
 BAR = 20  # characters of the progress bar
 ROUNDING = 1e-6  # of the largest value: a feature that deviates by no more is a constant in single precision
-LEAST_VARIANCE = 1e-4  # of a principal component, of the largest one's: below it is rounding, or what a teacher did not mean
+LEAST_VARIANCE = (
+    1e-4  # of the largest principal component's: smaller ones would bring rounding errors to the size of the others
+)
 
 
 def scaled(values, train, scale):
     """Targets [rows, n] as they are learned; ranges, means and components are those of the training rows.
 
-    minmax, in place, maps the training range of every feature to [0, 1]; features without one are only shifted: zero in all
-    training rows.
-    whitened: [rows, m <= n] principal components of the standardised features, each with unit variance, without those whose variance
-    is below LEAST_VARIANCE of the largest one's. Squared errors of features that vary together count what they share many times over;
-    whitened, every direction counts once.
+    minmax (FL of Huang et al. 2024), in place, maps the training range of every feature to [0, 1]; features without one are only
+    shifted: zero in all training rows.
+    whitened (not in the paper): [rows, m <= n] principal components of the standardised features, each with unit variance, without
+    those whose variance is below LEAST_VARIANCE of the largest one's. Squared errors of features that vary together count what they
+    share many times over; whitened, every direction counts once.
     """
     return SCALES[scale](values, train)
 
@@ -96,7 +98,8 @@ def pretrain(examples_path, elements_path, target_paths, encoder, arguments, tas
             after each epoch.
 
     Raises:
-        DataError: a corpus so small that batches have fewer rows than a task needs; as training.fit.
+        DataError: a corpus so small that batches have fewer rows than a task needs; targets to whiten that
+            do not vary; as training.fit.
     """
     network = importlib.import_module(f"matpretrain.{encoder}")
     inputs = corpus_inputs(network).read(examples_path, device)
