@@ -11,7 +11,7 @@ from conftest import PROJECT
 from small_problem import RECIPE, Line, recipe
 
 from matpretrain import objectives
-from matpretrain.recipe import multiplies_bfloat16
+from matpretrain.recipe import multiplies_bfloat16, multiplies_in_onednn
 from matpretrain.run import split
 from matpretrain.selection import overtrained
 from matpretrain.supervised import crowded
@@ -256,8 +256,24 @@ def test_products_round_only_where_asked_for(problem, precision):
 @pytest.mark.parametrize("native", [True, False])
 def test_auto_precision_follows_the_hardware(native, monkeypatch):
     monkeypatch.setattr("matpretrain.recipe.multiplies_bfloat16", lambda: native)
-    with recipe(precision="auto").autocast("cpu"):
-        assert torch.backends.mkldnn.matmul.fp32_precision == ("bf16" if native else "ieee")
+    assert recipe(precision="auto").factors("cpu") == ("bf16" if native else "ieee")
+
+
+@pytest.mark.parametrize(
+    ("name", "instructions", "units", "asked"),
+    [("AMD EPYC 9B45", "AVX512", False, True), ("AMD EPYC 7B13", "AVX2", False, False),
+     ("Intel(R) Xeon(R)", "AVX512", False, False), ("AMD EPYC", "AVX512", True, False)],
+)  # fmt: skip
+def test_float32_is_multiplied_in_onednn_where_that_is_faster_and_rounds_nothing(name, instructions, units, asked, monkeypatch):
+    here = multiplies_bfloat16()
+    monkeypatch.setattr("matpretrain.recipe.processor", lambda: name)
+    monkeypatch.setattr("matpretrain.recipe.multiplies_bfloat16", lambda: units)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: instructions)
+    # a processor with units for bfloat16 rounds, whatever its name says
+    assert multiplies_in_onednn.__wrapped__() == (asked and not here)
+    monkeypatch.setattr("matpretrain.recipe.multiplies_in_onednn", lambda: asked)
+    with recipe(precision="float32").products("cpu"):
+        assert torch.backends.mkldnn.matmul.fp32_precision == ("bf16" if asked else "ieee")
 
 
 @pytest.mark.parametrize(

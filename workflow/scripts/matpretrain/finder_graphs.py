@@ -16,7 +16,7 @@ from matpretrain.composition import atom_counts
 from matpretrain.crystal import owners
 from matpretrain.graphs import open_graphs, separations
 from matpretrain.orbits import merge
-from matpretrain.packed import Padded, members
+from matpretrain.packed import Padded
 
 CUTOFF = 4.0  # angstrom
 BLOCK = 2000  # structures whose pairs are looked at together
@@ -155,11 +155,7 @@ class GraphInputs:
         return len(self.size)
 
     def __getitem__(self, rows):
-        if rows.is_cuda:
-            return Batch(*(of_members[0] for of_members in self.stacked(rows[None])))
-        node, row, first = members(self.node_offset, rows)
-        pair, pair_row, _ = members(self.pair_offset, rows)
-        return Batch(*self._arrays(rows, node, row, pair, first[pair_row]))
+        return Batch(*(of_members[0] for of_members in self.stacked(rows[None])))
 
     def stacked(self, rows):
         """MemberBatch of the rows [C, B] of C networks (packed.Padded)."""

@@ -10,7 +10,7 @@ from matpretrain.crystal import owners
 from matpretrain.files import DataError
 from matpretrain.graphs import KNOWN, open_graphs, separations
 from matpretrain.orbits import merge
-from matpretrain.packed import members
+from matpretrain.packed import Padded, members
 
 EQUAL = 1e-4  # angstrom; a graph whose edge lengths vary less than this has one edge length
 
@@ -73,6 +73,8 @@ class Batch:
 @dataclass(frozen=True)
 class MergedBatch:
     """Packed crystals with N classes of atoms, E of directed edges and L lengths in all (orbits.Orbits).
+
+    Classes and edges without a share, and the last lengths, are padding (packed.Padded).
 
     Attributes:
         element: [N] int64 row of the embedding table.
@@ -168,6 +170,7 @@ class OrbitInputs:
         arrays = {f.name: torch.from_numpy(getattr(own, f.name)).to(device) for f in fields(own)}
         self.orbits = replace(own, **arrays)
         self.row_of = embedding_rows(self.orbits)
+        self.padded = [Padded(of) for of in (self.orbits.node_offset, self.orbits.edge_offset, self.orbits.length_offset)]
 
     @classmethod
     def read(cls, path, device="cpu"):
@@ -184,21 +187,21 @@ class OrbitInputs:
 
     def __getitem__(self, rows):
         orbits = self.orbits
-        node, node_row, first_node = members(orbits.node_offset, rows)
-        edge, edge_row, _ = members(orbits.edge_offset, rows)
-        length, _, first_length = members(orbits.length_offset, rows)
+        (node, node_row, first_node, no_node), (edge, edge_row, _, no_edge), (length, _, first_length, _) = (
+            [of_rows[0] for of_rows in padded.members(rows[None])] for padded in self.padded
+        )
         ends = torch.stack([orbits.sender[edge], orbits.receiver[edge]]).long() + first_node[edge_row]
         return MergedBatch(
             self.row_of[orbits.number[node].long()],
-            ends,
+            ends.masked_fill(no_edge, 0),
             orbits.length[length],
-            orbits.kind[edge].long() + first_length[edge_row],
+            (orbits.kind[edge].long() + first_length[edge_row]).masked_fill(no_edge, 0),
             node_row,
             edge_row,
             len(rows),
-            self.node_share[node],
-            self.edge_share[edge],
-            self.sender_share[edge],
+            self.node_share[node].masked_fill(no_node, 0),
+            self.edge_share[edge].masked_fill(no_edge, 0),
+            self.sender_share[edge].masked_fill(no_edge, 0),
         )
 
 

@@ -3,7 +3,8 @@
 import torch
 from torch.nn import functional as F
 
-MULTIPLE = 16  # to which numbers of members are padded: matrix products are compiled for each of their shapes, and few are kept
+MULTIPLE = 16  # numbers of members are padded to a multiple of it
+SHARE = 16  # or, of many members, of this share of the power of two below
 SPARE = 1.02  # times the members of the largest step so far are reserved, so that a larger one is rare
 
 
@@ -43,7 +44,7 @@ class Padded:
         """
         packed = F.pad(self.count[rows].cumsum(-1), (1, 0))
         captured = rows.is_cuda and torch.cuda.is_current_stream_capturing()
-        size = self._reserved[rows.shape[1]] if captured else _up(int(packed[:, -1].max()))
+        size = self._reserved[rows.shape[1]] if captured else up(int(packed[:, -1].max()))
         place = torch.arange(size, device=rows.device).expand(len(rows), -1)
         row = torch.searchsorted(packed[:, 1:].contiguous(), place.contiguous(), right=True).clamp(max=rows.shape[1] - 1)
         position = self.offset[rows].gather(1, row) + place - packed.gather(1, row)
@@ -61,10 +62,17 @@ class Padded:
         for n_rows in {rows.shape[1] for rows in steps}:
             largest = int(torch.stack([self.count[rows].sum(1).max() for rows in steps if rows.shape[1] == n_rows]).max())
             if n_rows not in self._reserved or largest > self._reserved[n_rows]:
-                self._reserved[n_rows] = _up(int(SPARE * largest))
+                self._reserved[n_rows] = _multiple(int(SPARE * largest), MULTIPLE)
         return dict(self._reserved)
 
 
-def _up(size):
-    """The next multiple of MULTIPLE."""
-    return -(-size // MULTIPLE) * MULTIPLE
+def up(size):
+    """The next size that arrays of members may have; there are few, since oneDNN compiles a matrix product for each of its shapes.
+
+    The next multiple of MULTIPLE or, where that is larger, of a SHARE-th of the power of two below.
+    """
+    return _multiple(size, max(MULTIPLE, (1 << max(size, 1).bit_length() - 1) // SHARE))
+
+
+def _multiple(size, step):
+    return -(-size // step) * step

@@ -1,10 +1,13 @@
 """How a network is trained, as the configuration says: steps, learning rate, precision."""
 
 import contextlib
+import functools
 import math
 from dataclasses import dataclass
 
 import torch
+
+from matpretrain.provenance import processor
 
 
 @dataclass(frozen=True)
@@ -92,14 +95,30 @@ def multiplies_bfloat16():
 def rounded(kind, form):
     """Context in which the factors of float32 matrix products on a kind of device are rounded to "bf16" or "tf32", or are not ("ieee").
 
-    They are on the way into the matrix units, where there are some (AMX, tensor cores); sums and results stay float32.
+    They are on the way into the matrix units, where there are some (AMX, tensor cores); sums and results stay float32. What is not
+    rounded is multiplied by the faster of torch's two libraries on a CPU (`multiplies_in_onednn`).
 
     Args:
         kind: "cpu" ("ieee" or "bf16") or "cuda" ("ieee" or "tf32").
     """
     matmul = torch.backends.mkldnn.matmul if kind == "cpu" else torch.backends.cuda.matmul
+    if kind == "cpu" and form == "ieee" and multiplies_in_onednn():
+        form = "bf16"  # allows rounding, which needs units that are not there; torch asks oneDNN only where this is allowed
     before, matmul.fp32_precision = matmul.fp32_precision, form
     try:
         yield
     finally:
         matmul.fp32_precision = before
+
+
+@functools.cache
+def multiplies_in_onednn():
+    """Whether oneDNN multiplies float32 matrices faster than MKL, which torch takes unless told otherwise, and rounds no factors.
+
+    So it is on processors of AMD with AVX-512, where MKL uses half its width (benchmark/README.md). That nothing is rounded is tried.
+    """
+    if not processor().startswith("AMD") or torch.backends.cpu.get_cpu_capability() != "AVX512" or multiplies_bfloat16():
+        return False
+    exact = torch.full((64, 64), 1 + 2.0**-12)
+    with rounded("cpu", "bf16"):
+        return bool((exact @ exact > len(exact)).all())
