@@ -184,7 +184,7 @@ def test_one_thread_and_two_give_the_same_predictions(finished):
 
 
 def test_runs_that_train_together_predict_what_they_predict_alone(finished, tmp_path):
-    """All seeds and initialisations of Roost in one job; rounding grows with every step, most where a unit or an error changes its sign."""
+    """All seeds and initialisations of Roost in one job; rounding grows with the steps, most where a unit changes its sign."""
     from conftest import Checkout
 
     checkout = Checkout(tmp_path)
