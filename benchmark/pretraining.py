@@ -12,7 +12,7 @@ import time
 
 import torch
 
-from matpretrain.configuration import set_environment
+from matpretrain.configuration import set_libraries
 from matpretrain.recipe import rounded
 
 BATCH, WARM_UP = 256, 4
@@ -89,7 +89,7 @@ if __name__ == "__main__":
         with rounded("cpu", "bf16" if options.precision == "bfloat16" else "ieee"):
             measure(options.measure, options.formulas, options.seconds)
         sys.exit()
-    set_environment({"structure_backend": "pyg", "checkpoint_minutes": 5})
+    set_libraries()
     print(f"Pretraining Roost, batch {BATCH}, two cores; compositions/s, and the limit of its matrix products alone")
     for strategy in TASKS:
         for processes, threads in ((2, 1), (1, 2)):

@@ -1,3 +1,4 @@
+import math
 import re
 
 import numpy as np
@@ -33,6 +34,32 @@ def numpy_barlow(a, b, off_diagonal, epsilon=1e-5):
             c = sum(x * y for x, y in zip(a[:, i], b[:, j], strict=True)) / len(a)
             loss += (1 - c) ** 2 if i == j else off_diagonal * c**2
     return loss
+
+
+def test_losses_equal_their_formulas():
+    rng = np.random.default_rng(0)
+    output, target = rng.normal(size=(50, 2)), rng.normal(size=50)
+    tensors = torch.tensor(output), torch.tensor(target)
+    assert objectives.l1(tensors[0][:, :1], tensors[1]).item() == pytest.approx(np.abs(output[:, 0] - target).mean())
+    expected = np.mean(np.sqrt(2) * np.abs(output[:, 0] - target) * np.exp(-output[:, 1]) + output[:, 1])
+    assert objectives.robust_l1(*tensors).item() == pytest.approx(expected)
+
+
+def test_robust_loss_is_smallest_at_the_standard_deviation_of_laplace_errors():
+    errors = torch.tensor(np.random.default_rng(1).laplace(scale=0.7, size=20_000))
+    log_std = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.LBFGS([log_std])
+
+    def closure():
+        optimiser.zero_grad()
+        output = torch.stack([torch.zeros_like(errors), log_std.expand(len(errors))], 1)
+        value = objectives.robust_l1(output, errors)
+        value.backward()
+        return value
+
+    for _ in range(5):
+        optimiser.step(closure)
+    assert math.exp(log_std.item()) == pytest.approx(0.7 * math.sqrt(2), rel=0.02)
 
 
 @pytest.mark.parametrize("rows", [16, 5])

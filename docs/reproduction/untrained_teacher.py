@@ -1,9 +1,9 @@
 """A teacher that knows nothing: the CGCNN of Crystal Twins with random weights (huang2024.md, "MML with whitened targets").
 
-    python untrained_teacher.py NEIGHBOURS.npz ATOMS.npy TEACHER.pth OUTPUT.pth   # PYTHONPATH=workflow/scripts
+    python untrained_teacher.py NEIGHBOURS.npz ATOMS.npy OUTPUT.pth   # PYTHONPATH=workflow/scripts
 
-The first two are results/structures/materials_project/neighbours.npz and results/data/elements/cgcnn.npy; of TEACHER only the sizes are
-taken. Means and variances of the batch normalisations are those of 2,560 of the structures, as a trained network has them.
+The first two are results/structures/materials_project/neighbours.npz and results/data/elements/cgcnn.npy. Means and variances of the
+batch normalisations are those of 2,560 of the structures, as a trained network has them.
 """
 
 import sys
@@ -11,15 +11,13 @@ import sys
 import numpy as np
 import torch
 
-from matpretrain.cgcnn import CGCNN, CrystalInputs, load_teacher
+from matpretrain.cgcnn import CGCNN, CrystalInputs
 
 if __name__ == "__main__":
-    neighbours, atoms, teacher, output = sys.argv[1:]
-    inputs, features = CrystalInputs.read(neighbours), np.load(atoms)
-    trained = load_teacher(teacher, features)
+    neighbours, atoms, output = sys.argv[1:]
+    inputs = CrystalInputs.read(neighbours)
     torch.manual_seed(0)
-    sizes = trained.embedding.out_features, len(trained.convs), trained.conv_to_fc.out_features
-    model = CGCNN(features, *sizes).train()
+    model = CGCNN(np.load(atoms)).train()
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm1d):
             module.momentum = None  # the mean over all batches

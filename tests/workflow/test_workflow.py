@@ -199,7 +199,7 @@ def test_runs_that_train_together_predict_what_they_predict_alone(finished, tmp_
         assert together[COLUMNS[:5]].equals(alone[COLUMNS[:5]])
         apart = (together["prediction"] - alone["prediction"]).abs() / alone["target"].std()
         apart = apart.groupby([alone["seed"], alone["fold"]]).max()
-        assert apart.median() < 1e-5 and apart.max() < 1e-2
+        assert apart.median() < 1e-5 and apart.nlargest(2).iloc[1] < 1e-3 and apart.max() < 1e-2
     record = json.loads((checkout.folder / "results/finetune/mine/roost/seed1/provenance.json").read_text())
     assert "results/together/mine/roost/folds" in record["inputs"] and record["device"]
     assert record["trained_together"]["runs"] == 4 and record["wall_seconds"] > 0

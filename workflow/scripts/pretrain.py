@@ -22,9 +22,8 @@ from matpretrain.weights import corpus_inputs, save_encoder, save_weights
 PROGRESS = 30.0  # seconds between two progress lines
 BAR = 20  # characters of the progress bar
 ROUNDING = 1e-6  # of the largest value: a feature that deviates by no more is a constant in single precision
-LEAST_VARIANCE = (
-    1e-4  # of the largest principal component's: smaller ones would bring rounding errors to the size of the others
-)
+# Of the largest principal component's variance: smaller components would bring rounding errors to the size of the others.
+LEAST_VARIANCE = 1e-4
 
 
 def scaled(values, train, scale):

@@ -66,16 +66,24 @@ def check(config, folder, files=()):
 def set_environment(config):
     """Set the variables that every job inherits and that libraries read when they are loaded.
 
-    OMP_WAIT_POLICY (unless it is set): idle OpenMP threads sleep; with the default they spin, and jobs that share a machine
-    lose most of their time to it. GLIBC_TUNABLES (unless it is set): large arrays come from the heap, in huge pages, and
-    go back to it; by default each is mapped anew and its pages are zeroed one by one, which took two thirds of the time
-    of large batches of crystals on one machine (benchmark/README.md). MATGL_BACKEND: the library of matgl's layers.
+    Those of `set_libraries`. MATGL_BACKEND: the library of matgl's layers.
     MATPRETRAIN_CHECKPOINT_MINUTES: how often states are written, which is no parameter of a job: it changes no result.
+    """
+    set_libraries()
+    os.environ["MATGL_BACKEND"] = config["structure_backend"]
+    os.environ["MATPRETRAIN_CHECKPOINT_MINUTES"] = str(config["checkpoint_minutes"])
+
+
+def set_libraries():
+    """Set, unless they are set, the variables of threads and memory that processes started from now on read.
+
+    OMP_WAIT_POLICY: idle OpenMP threads sleep; with the default they spin, and jobs that share a machine lose most of their
+    time to it. GLIBC_TUNABLES: large arrays come from the heap, in huge pages, and go back to it; by default each is mapped
+    anew and its pages are zeroed one by one, which took two thirds of the time of large batches of crystals on one machine
+    (benchmark/README.md).
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("GLIBC_TUNABLES", ALLOCATOR)
-    os.environ["MATGL_BACKEND"] = config["structure_backend"]
-    os.environ["MATPRETRAIN_CHECKPOINT_MINUTES"] = str(config["checkpoint_minutes"])
 
 
 def _check_doubled(path):

@@ -25,7 +25,9 @@ def members(offset, rows):
 
 
 class Padded:
-    """Members of the rows of C networks, packed in arrays [C, M] whose size a graph of a GPU can keep: what is behind them is padding.
+    """Members of the rows of C networks, packed in arrays [C, M] of few sizes (`up`): what is behind them is padding.
+
+    A graph of a GPU keeps one size (`reserve`); on a CPU the products of each size are compiled once.
 
     Args:
         offset: [R + 1] int64.
